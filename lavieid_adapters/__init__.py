@@ -1,0 +1,33 @@
+"""LaVieID's local router and temporal autoregressive module as adapters for video diffusion transformers."""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Public name → the module that defines it; a module, and with it diffusers, is imported when its first name is used.
+_HOME = {
+    "FACIAL_COMPONENTS": "identity",
+    "Host": "hosts",
+    "Identity": "identity",
+    "LaVieID": "lavieid",
+    "LocalFacialEncoder": "encoder",
+    "LocalRouter": "router",
+    "RouterHandle": "attach",
+    "TAM": "tam",
+    "attach": "attach",
+    "attach_lavieid": "lavieid",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,353 @@
+"""Attaching a local router to a transformer: one hook a block, one handle a router, the conditioning on the handle."""
+
+# b batch of the host · k identities · m components · n video tokens
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from diffusers.hooks import ModelHook
+from diffusers.utils.torch_utils import unwrap_module
+from torch import Tensor, nn
+
+from .hooks import insert_innermost, remove_innermost
+from .hosts import Host, activation_dtype, find_block, find_host, token_width
+from .identity import FACIAL_COMPONENTS
+from .observer import Observer
+from .router import LocalRouter, PreparedIdentity
+
+_HOOK_NAME = "lavieid_router"
+
+
+class RouterHook(ModelHook):
+    """Passes the video stream that leaves a block through the routers of its handles, in the order of attaching."""
+
+    def __init__(self, stream: int):
+        super().__init__()
+        self.stream = stream
+        self.handles: list[RouterHandle] = []
+
+    def post_forward(self, module: nn.Module, output):
+        hidden_states = output[self.stream] if isinstance(output, tuple) else output
+        for handle in self.handles:
+            hidden_states = handle.steer(hidden_states)
+        if isinstance(output, tuple):
+            return (*output[: self.stream], hidden_states, *output[self.stream + 1 :])
+        return hidden_states
+
+
+class RouterHandle:
+    """An attached router: its conditioning, strength and window, and the way to take it off. Made by `attach`.
+
+    Also a context manager, which detaches at its end.
+
+    Attributes:
+        router, transformer, block_idx: What is attached where.
+        enabled: Whether the router acts.
+    """
+
+    def __init__(self, router: LocalRouter, transformer: nn.Module, block_idx: int, host: Host, names: Sequence[str]):
+        self.router, self.transformer, self.block_idx = router, transformer, block_idx
+        self.enabled = True
+        self.notices: list[str] = []  # said once, when the router first acts
+        self.observer = Observer(transformer, host)
+        self._host, self._names = host, tuple(names)
+        self._scale, self._component_scales = 1.0, dict.fromkeys(self._names, 1.0)
+        self._strength: Tensor | None = None
+        self._window = (0.0, 1.0)
+        self._grid: tuple[int, int, int] | None = None
+        self._record: list[Tensor] | None = None
+        self._attached = True
+        self.clear()
+
+    def set_tokens(self, tokens: Tensor, mask: Tensor | None = None, videos_per_prompt: int = 1) -> None:
+        """Set the identities that the router shows from now on.
+
+        One identity goes to every sample of a batch. Several are one a prompt: a batch is guidance passes (1 or 2) ×
+        prompts × videos a prompt in this order, as diffusers' pipelines lay it out, and identity i goes to all samples
+        of prompt i. A batch of another size raises.
+
+        Args:
+            tokens: Component tokens, (M, L, D) for one identity or (identities, M, L, D).
+            mask: (M,) or (identities, M), bool; False where a photo does not show the component.
+            videos_per_prompt: The pipeline's `num_videos_per_prompt`.
+
+        Raises:
+            ValueError, TypeError: If the tokens are not the router's; what was set before stays.
+        """
+        self._check_attached()
+        if tokens.ndim == 3:
+            tokens, mask = tokens[None], None if mask is None else mask[None]
+        mask = self.router.check_tokens(tokens, mask)
+        if not tokens.isfinite().all():
+            raise ValueError("component tokens hold NaN or infinite values: encode the photo again.")
+        if videos_per_prompt < 1:
+            raise ValueError(f"videos_per_prompt is {videos_per_prompt}, but must be at least 1.")
+        self._tokens, self._mask, self._videos = tokens, mask, videos_per_prompt
+        self._prepared = None
+        if len(tokens) == 1 and not self._trains:  # what several become depends on the batch
+            self._prepare(self.router.device, activation_dtype(self.transformer), batch=1)
+
+    def clear(self) -> None:
+        """Forget the identities: the host's output is unchanged until new ones are set."""
+        self._tokens: Tensor | None = None
+        self._mask: Tensor | None = None
+        self._videos = 1
+        self._prepared: tuple[tuple, PreparedIdentity] | None = None
+        self._warned = False
+
+    @property
+    def scale(self) -> float:
+        """alpha of eq. 3, any finite number; 0 leaves the host as it is."""
+        return self._scale
+
+    @scale.setter
+    def scale(self, value: float) -> None:
+        self._scale, self._strength = _finite("scale", value), None
+
+    @property
+    def component_scales(self) -> dict[str, float]:
+        """Strength of each component by name, on top of `scale`; those that are not named when set become 1."""
+        return dict(self._component_scales)
+
+    @component_scales.setter
+    def component_scales(self, scales: Mapping[str, float]) -> None:
+        unknown = sorted(set(scales) - set(self._names))
+        if unknown:
+            raise ValueError(f"No component is called {', '.join(unknown)}: choose from {', '.join(self._names)}.")
+        scales = {name: _finite(name, value) for name, value in scales.items()}
+        self._component_scales, self._strength = {**dict.fromkeys(self._names, 1.0), **scales}, None
+
+    @property
+    def start(self) -> float:
+        """The fraction of the denoising run, from 0 to 1, before which the router does not act.
+
+        The fraction is that of the steps in a pipeline (`attach_lavieid`); a transformer alone knows only the timestep t,
+        and takes 1 - t / 1000.
+        """
+        return self._window[0]
+
+    @start.setter
+    def start(self, value: float) -> None:
+        self._set_window(value, self.end)
+
+    @property
+    def end(self) -> float:
+        """The fraction of the denoising run from which on the router no longer acts; as `start`."""
+        return self._window[1]
+
+    @end.setter
+    def end(self, value: float) -> None:
+        self._set_window(self.start, value)
+
+    def _set_window(self, start: float, end: float) -> None:
+        if not 0 <= start < end <= 1:
+            raise ValueError(f"start {start} and end {end} must be fractions of the run with 0 <= start < end <= 1.")
+        self._check_attached()
+        self._window = (start, end)
+        self.observer.want("progress", self._window != (0, 1))
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within the block the host runs as if the router were not there."""
+        before, self.enabled = self.enabled, False
+        try:
+            yield
+        finally:
+            self.enabled = before
+
+    @contextmanager
+    def record_routes(self, grid: tuple[int, int, int] | None = None) -> Iterator[list[Tensor]]:
+        """Collect the route maps w of eq. 2 of every forward within the block.
+
+        Args:
+            grid: The token grid (frames, height, width); needed only for hosts that `hosts.py` does not know.
+
+        Yields:
+            A list that grows by one tensor (batch, M, frames, height, width) a forward, on the host's device.
+
+        Raises:
+            ValueError: If the grid is not known, or another recording is running.
+        """
+        self._check_attached()
+        if self._record is not None:
+            raise ValueError("Routes are being recorded already: end that recording first.")
+        if grid is None and self._host.grid is None:
+            raise ValueError(
+                f"The token grid of {type(self.transformer).__name__} is not known: pass grid=(frames, height, width)."
+            )
+        self._record, self._grid = [], grid
+        self.observer.want("grid", grid is None)
+        try:
+            yield self._record
+        finally:
+            self._record = self._grid = None
+            self.observer.want("grid", False)
+
+    def detach(self) -> None:
+        """Take the router off and forget the identities; the host is then what it was. A second call does nothing."""
+        if not self._attached:
+            return
+        block = find_block(self.transformer, self._host, self.block_idx)
+        hook = block._diffusers_hook.get_hook(_HOOK_NAME)
+        hook.handles.remove(self)
+        if not hook.handles:
+            remove_innermost(block, _HOOK_NAME)
+        self.clear()
+        self._attached, self._record, self._strength = False, None, None
+        self.observer.close()
+
+    def __enter__(self) -> "RouterHandle":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.detach()
+
+    def __repr__(self) -> str:
+        if not self._attached:
+            return "RouterHandle(detached)"
+        identities = "no identity" if self._tokens is None else f"{len(self._tokens)} identities"
+        return (
+            f"RouterHandle({self.router.num_parameters() / 1e6:.1f} M parameters after block {self.block_idx} of "
+            f"{type(unwrap_module(self.transformer)).__name__}, {identities}, scale {self.scale:g}, "
+            f"{'enabled' if self.enabled else 'disabled'})"
+        )
+
+    def steer(self, hidden_states: Tensor) -> Tensor:
+        """Eq. 3 on the video stream (b, n, D') that leaves the block, with what is set on this handle."""
+        if not self.enabled:
+            return hidden_states
+        if self._tokens is None:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    "A LaVieID router is attached but no identity is set, so it changes nothing: call set_identity or "
+                    "set_tokens, or detach it.",
+                    stacklevel=2,
+                )
+            return hidden_states
+        while self.notices:
+            warnings.warn(self.notices.pop(), stacklevel=2)
+        prepared = self._prepare(hidden_states.device, hidden_states.dtype, len(hidden_states))
+        # A checkpoint's second call, in the backward pass, must not be recorded.
+        if self._record is not None and torch._C._current_graph_task_id() == -1:
+            weights = self.router.prepared_weights(hidden_states, prepared)
+            self._record.append(weights.expand(len(hidden_states), -1, -1).unflatten(-1, self._grid or self.observer.grid))
+        strength = self._strength_now(hidden_states)
+        return self.router.apply_prepared(hidden_states, prepared, strength, self._host.fresh_output)
+
+    @property
+    def _trains(self) -> bool:
+        """Whether gradients must flow into the router or the tokens."""
+        return torch.is_grad_enabled() and (
+            self._tokens.requires_grad or any(p.requires_grad for p in self.router.parameters())
+        )
+
+    def _prepare(self, device: torch.device, dtype: torch.dtype, batch: int) -> PreparedIdentity:
+        """The prepared form for a batch of activations, kept until these, the tokens or the router's weights change."""
+        index = _identity_index(batch, len(self._tokens), self._videos)
+        if self.router.device != device:
+            self.router.to(device)
+        if self._tokens.device != device:
+            self._tokens, self._mask = self._tokens.to(device), self._mask.to(device)
+        versions = (0 if p.is_inference() else p._version for p in self.router.parameters())
+        key = (device, dtype, index and batch, *versions)
+        trains = self._trains
+        if self._prepared is not None and self._prepared[0] == key and not trains:
+            return self._prepared[1]
+        with torch.set_grad_enabled(trains):
+            prepared = self.router.prepare(self._tokens, self._mask, dtype)
+            if index is not None:
+                prepared = prepared.select(torch.tensor(index, device=device))
+        if not trains:  # a graph that is kept would be walked twice
+            self._prepared = (key, prepared)
+        return prepared
+
+    def _strength_now(self, hidden_states: Tensor) -> Tensor:
+        """alpha a component, (1 or b, m): a tensor, so that neither a change of it nor a window recompiles or waits."""
+        if self._strength is None or self._strength.device != hidden_states.device:
+            scales = [self.scale * s for s in self._component_scales.values()]
+            self._strength = torch.tensor([scales], device=hidden_states.device)
+        if self._window == (0, 1):
+            return self._strength
+        progress = self.observer.progress.to(hidden_states.device)
+        inside = (progress >= self.start) & ((progress < self.end) | (self.end == 1))
+        return self._strength * inside[:, None]
+
+    def _check_attached(self) -> None:
+        if not self._attached:
+            raise ValueError("This router has been detached: attach it again.")
+
+
+def attach(
+    router: LocalRouter,
+    transformer: nn.Module,
+    block_idx: int = 0,
+    *,
+    host: Host | None = None,
+    names: Sequence[str] | None = None,
+) -> RouterHandle:
+    """Let a local router steer the video tokens that leave one block of a transformer (eq. 3).
+
+    Args:
+        router: The router; moved to the transformer's device. Its dtype may be any: results have that of the activations.
+        transformer: A video transformer of diffusers, or any other that `host` describes.
+        block_idx: The block; negative from the last.
+        host: Description of the transformer, if this library and diffusers do not know it.
+        names: Names of the components for `component_scales`; `FACIAL_COMPONENTS` for six.
+
+    Returns:
+        The handle, on which the identity, the strength and `detach` are.
+
+    Raises:
+        ValueError: If the blocks are not known, the block is not there, the widths differ, or the router is on it already.
+    """
+    host = host or find_host(transformer)
+    block = find_block(transformer, host, block_idx)
+    width = token_width(transformer)
+    if width not in (None, router.config.dim):
+        raise ValueError(
+            f"The router is {router.config.dim} wide, but the video tokens of {type(transformer).__name__} are {width}: use a "
+            f"router made for it, such as LocalRouter(dim={width})."
+        )
+    if names is None:
+        count = router.config.num_components
+        names = FACIAL_COMPONENTS if count == len(FACIAL_COMPONENTS) else [f"component_{i}" for i in range(count)]
+    if len(names) != router.config.num_components:
+        raise ValueError(f"{len(names)} names for the router's {router.config.num_components} components: give one each.")
+
+    registry = getattr(block, "_diffusers_hook", None)
+    hook = registry and registry.get_hook(_HOOK_NAME)
+    if hook is not None and any(handle.router is router for handle in hook.handles):
+        raise ValueError(f"This router is attached to block {block_idx} already: detach it first, or attach another one.")
+    handle = RouterHandle(router, transformer, block_idx, host, names)
+    device = next((p.device for p in block.parameters() if p.device.type != "meta"), None)
+    if device is not None:
+        router.to(device)
+    if hook is None:
+        hook = RouterHook(host.stream)
+        insert_innermost(block, hook, _HOOK_NAME)
+    hook.handles.append(handle)
+    return handle
+
+
+def _identity_index(batch: int, identities: int, videos: int) -> list[int] | None:
+    """Which identity each sample shows (see `RouterHandle.set_tokens`); None if there is one for all."""
+    if identities == 1:
+        return None
+    passes, rest = divmod(batch, identities * videos)
+    if rest or passes not in (1, 2):
+        raise ValueError(
+            f"{identities} identities with {videos} videos a prompt do not fit a batch of {batch}, which must be "
+            f"{identities * videos} samples, or {2 * identities * videos} under guidance: give one identity a prompt, or one "
+            "for all, and the pipeline's num_videos_per_prompt."
+        )
+    return [i for i in range(identities) for _ in range(videos)] * passes
+
+
+def _finite(name: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value}, but must be a finite number.")
+    return float(value)

@@ -1,0 +1,83 @@
+"""The model card: what the adapters are, which base model they were trained on, how to use them, and how not to."""
+
+from collections.abc import Mapping
+
+from diffusers import ModelMixin
+from huggingface_hub import ModelCardData
+
+_USE_ONE = """```python
+from lavieid_adapters import {name}
+
+adapter = {name}.from_pretrained("<this repo or folder>")
+```"""
+
+_USE_ALL = """```python
+from lavieid_adapters import attach_lavieid
+
+lavieid = attach_lavieid(pipe, "<this repo or folder>")
+lavieid.set_identity("identity.safetensors")
+video = pipe("She walks through a park in autumn.").frames[0]
+```"""
+
+_BODY = """
+# LaVieID adapters
+
+Adapters that make a video diffusion transformer keep one person's identity
+([LaVieID](https://doi.org/10.1145/3746027.3754943)), for
+[lavieid-adapters](https://pypi.org/project/lavieid-adapters/).
+
+- Base model: {base_model}
+- Transformer block: {block_idx}
+- Licence: {license}
+
+## What is in here
+
+| adapter | parameters | dimensions |
+| --- | --- | --- |
+{rows}
+
+## How to use
+
+{use}
+
+## Responsible use
+
+The adapters put a real person's face into generated video. Use them only with that person's consent, label what you
+make as generated, and do not deceive, harass or impersonate with it. The base model and the face recogniser that made
+the identity have licences of their own, often non-commercial; they hold here too.
+"""
+
+
+def model_card(
+    adapters: Mapping[str, ModelMixin], license: str, base_model: str | None = None, record: dict | None = None
+) -> str:
+    """The card's text, front matter included.
+
+    Args:
+        adapters: The adapters by the names under which they are saved.
+        license: An identifier of the Hub's licence list.
+        base_model: The Hub id of the model that the adapters were trained on.
+        record: For a checkpoint of all adapters: "block_idx" and the "encoder"'s fingerprint, kept in the front matter.
+    """
+    data = ModelCardData(
+        base_model=base_model,
+        library_name="lavieid-adapters",
+        license=license,
+        pipeline_tag="text-to-video",
+        tags=["lavieid", "adapter", "identity", "video"],
+        lavieid=record,
+    )
+    rows = [
+        f"| `{name}` | {adapter.num_parameters() / 1e6:,.1f} M | "
+        + ", ".join(f"{k} {v}" for k, v in adapter.config.items() if not k.startswith("_"))
+        + " |"
+        for name, adapter in adapters.items()
+    ]
+    body = _BODY.format(
+        base_model=base_model or "not recorded",
+        block_idx=record["block_idx"] if record else "not recorded",
+        license=license,
+        rows="\n".join(rows),
+        use=_USE_ALL if record else _USE_ONE.format(name=next(iter(adapters))),
+    )
+    return f"---\n{data.to_yaml()}\n---\n{body}"

@@ -1,0 +1,110 @@
+"""The checkpoint of all adapters: a folder, or a Hub repo, of `router/`, `encoder/` and `tam/` with one model card."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from diffusers.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from huggingface_hub import ModelCard, snapshot_download
+
+from .card import model_card
+from .checkpoint import Adapter, connection_errors, written_aside
+from .encoder import LocalFacialEncoder
+from .router import LocalRouter
+from .tam import TAM
+
+ADAPTERS: dict[str, type[Adapter]] = {"router": LocalRouter, "encoder": LocalFacialEncoder, "tam": TAM}
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a checkpoint's card records besides the adapters' own configs.
+
+    Attributes:
+        base_model: Hub id, or path, of the model that the adapters were trained on.
+        block_idx: The block that the router follows.
+        encoder: Fingerprint of the encoder that the router was trained with; "" if unknown.
+    """
+
+    base_model: str | None = None
+    block_idx: int = 0
+    encoder: str = ""
+
+    def checked_against(self, base_model: str | None, block_idx: int | None) -> "Metadata":
+        """Warn where adapters meet another base model or block than theirs; a block that is asked for is taken."""
+        # A local copy has the name of the model, not of its owner.
+        if self.base_model and base_model and Path(self.base_model).name.lower() != Path(base_model).name.lower():
+            warnings.warn(
+                f"These adapters were trained on '{self.base_model}', but the pipeline is '{base_model}': expect a worse "
+                "likeness, or use the adapters of that model.",
+                stacklevel=3,
+            )
+        if block_idx is None or block_idx == self.block_idx:
+            return self
+        warnings.warn(
+            f"The router was trained for block {self.block_idx}, but is attached to block {block_idx}.", stacklevel=3
+        )
+        return replace(self, block_idx=block_idx)
+
+
+def load_folder(repo_or_folder: str | os.PathLike, torch_dtype=None, **kwargs) -> tuple[dict[str, Adapter], Metadata]:
+    """Load what adapters there are; of a Hub repo only their own files are fetched.
+
+    Args:
+        repo_or_folder: A Hub repo or a folder; of all adapters, or of one.
+        torch_dtype: Dtype of the weights.
+        kwargs: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
+
+    Raises:
+        ValueError: If there is no adapter in it, or one of them does not load.
+        OSError: If it cannot be fetched.
+    """
+    folder = Path(repo_or_folder)
+    if not folder.is_dir():
+        files = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME)
+        patterns = ["README.md", *files, *(f"{name}/{file}" for name in ADAPTERS for file in files)]
+        with connection_errors(str(repo_or_folder)):
+            folder = Path(snapshot_download(str(repo_or_folder), allow_patterns=patterns, **kwargs))
+    if (folder / CONFIG_NAME).is_file():
+        adapters = _load_single(folder, torch_dtype)
+    else:
+        adapters = {
+            name: cls.from_pretrained(folder, subfolder=name, torch_dtype=torch_dtype)
+            for name, cls in ADAPTERS.items()
+            if (folder / name).is_dir()
+        }
+    if not adapters:
+        present = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+        raise ValueError(f"'{repo_or_folder}' has none of {', '.join(ADAPTERS)}, but {present}: is it an adapter folder?")
+    return adapters, _read_card(folder)
+
+
+def save_folder(
+    adapters: Mapping[str, Adapter], folder: str | os.PathLike, metadata: Metadata, license: str = "apache-2.0"
+) -> None:
+    """Write each adapter to the subfolder of its name, and a card; aside first and then renamed."""
+    encoder = adapters["encoder"].fingerprint() if "encoder" in adapters else metadata.encoder
+    with written_aside(folder) as aside:
+        for name, adapter in adapters.items():
+            adapter.save_files(aside / name)
+        record = {"block_idx": metadata.block_idx, "encoder": encoder}
+        (aside / "README.md").write_text(model_card(adapters, license, metadata.base_model, record), encoding="utf-8")
+
+
+def _load_single(folder: Path, torch_dtype) -> dict[str, Adapter]:
+    class_name = Adapter.load_config(folder).get("_class_name")
+    for name, cls in ADAPTERS.items():
+        if cls.__name__ == class_name:
+            return {name: cls.from_pretrained(folder, torch_dtype=torch_dtype)}
+    raise ValueError(f"'{folder}' holds a {class_name}, which is no adapter of this library.")
+
+
+def _read_card(folder: Path) -> Metadata:
+    path = folder / "README.md"
+    if not path.is_file():
+        return Metadata()
+    data = ModelCard.load(path, ignore_metadata_errors=True).data
+    record = data.get("lavieid") or {}
+    return Metadata(data.get("base_model"), int(record.get("block_idx", 0)), str(record.get("encoder", "")))

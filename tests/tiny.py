@@ -1,0 +1,71 @@
+"""Real classes at tiny sizes with seeded random weights, for all tests."""
+
+import torch
+from generate import small_components
+from torch import Tensor
+
+from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter
+
+DIM, TOKEN_DIM, LENGTH = 64, 32, 8
+LATENT_CHANNELS = 4
+
+
+def randomise(module: torch.nn.Module, seed: int = 0, std: float = 0.3) -> torch.nn.Module:
+    """Give every parameter a random value, so that none is zero or one by initialisation."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.normal_(std=std, generator=generator)
+            if "norm" in name and name.endswith("weight"):
+                parameter.add_(1)
+    return module
+
+
+def router(seed: int = 0, **config) -> LocalRouter:
+    """A router that acts."""
+    sizes = {"dim": DIM, "token_dim": TOKEN_DIM, "inner_dim": 64, "num_heads": 2, "tokens_per_component": LENGTH}
+    return randomise(LocalRouter(**{**sizes, **config}), seed, std=0.2).eval()
+
+
+def tam(seed: int = 0, **config) -> TAM:
+    """A TAM that acts."""
+    sizes = {"latent_channels": LATENT_CHANNELS, "dim": 64, "num_layers": 2, "num_heads": 2}
+    return randomise(TAM(**{**sizes, **config}), seed, std=0.1).eval()
+
+
+def encoder(seed: int = 0, **config) -> LocalFacialEncoder:
+    sizes = {"id_dim": 24, "vit_dim": 16, "depth": 5, "head_dim": 8, "num_heads": 2}
+    shared = {"tokens_per_component": LENGTH, "token_dim": TOKEN_DIM}
+    return randomise(LocalFacialEncoder(**{**sizes, **shared, **config}), seed).eval()
+
+
+def features(model: LocalFacialEncoder, batch: int = 1, seed: int = 0) -> tuple[Tensor, list[Tensor]]:
+    """What `LocalFacialEncoder.forward` takes."""
+    c, generator = model.config, torch.Generator().manual_seed(seed)
+    maps = [torch.randn(batch, 6, 5, c.vit_dim, generator=generator) for _ in range(c.num_scales)]
+    return torch.randn(batch, c.id_dim, generator=generator), maps
+
+
+def tokens(*batch: int, seed: int = 0) -> Tensor:
+    """Component tokens that fit `router()`."""
+    return torch.randn(*batch, 6, LENGTH, TOKEN_DIM, generator=torch.Generator().manual_seed(seed))
+
+
+def latents(*shape: int, seed: int = 0) -> Tensor:
+    """(b, f, c, h, w) latents that fit `tam()`."""
+    return torch.randn(*(shape or (1, 13, LATENT_CHANNELS, 8, 12)), generator=torch.Generator().manual_seed(seed))
+
+
+def transformer(**config) -> torch.nn.Module:
+    """A CogVideoX transformer of width DIM."""
+    return small_components(**config)["transformer"]
+
+
+def transformer_inputs(batch: int = 1, seed: int = 0, channels: int = LATENT_CHANNELS) -> dict:
+    """Keywords for a forward of `transformer(use_rotary_positional_embeddings=False)`, of 3 × 4 × 6 video tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "hidden_states": torch.randn(batch, 3, channels, 8, 12, generator=generator),
+        "encoder_hidden_states": torch.randn(batch, 16, 32, generator=generator),
+        "timestep": torch.full((batch,), 500),
+    }
