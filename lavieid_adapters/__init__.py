@@ -4,7 +4,8 @@ import importlib
 
 __version__ = "0.1.0"
 
-# Public name → the module that defines it; a module, and with it diffusers, is imported when its first name is used.
+# Public name → the module that defines it; a module, and with it diffusers, is imported when its first name is used. No
+# public name is a module's: importing the module would put it in the place of the name.
 _HOME = {
     "FACIAL_COMPONENTS": "identity",
     "Host": "hosts",
@@ -12,9 +13,9 @@ _HOME = {
     "LaVieID": "lavieid",
     "LocalFacialEncoder": "encoder",
     "LocalRouter": "router",
-    "RouterHandle": "attach",
+    "RouterHandle": "handle",
     "TAM": "tam",
-    "attach": "attach",
+    "attach": "handle",
     "attach_lavieid": "lavieid",
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .attach import RouterHandle, attach
+from .handle import RouterHandle, attach
 from .checkpoint import Adapter, upload
 from .encoder import LocalFacialEncoder
 from .folder import ADAPTERS, Metadata, load_folder, save_folder
@@ -84,6 +84,7 @@ class LaVieID:
         self.tam: TAM | None = adapters.get("tam")
         self.block_idx, self._host = block_idx, host
         self.handle: RouterHandle | None = None
+        self._decoder: RefiningDecoder | None = None
         self._enabled, self._attached = True, True
         self._notices: list[str] = []
         if self.tam is not None:
@@ -214,12 +215,12 @@ class LaVieID:
             return
         if self.handle is not None:
             self.handle.detach()
-        if self.tam is not None:
-            decoder = _find_decoder(self.pipe)
-            decoder.refiners.remove(self)
-            if not decoder.refiners and self.pipe.__dict__.get("decode_latents") is decoder:
+        if self._decoder is not None:
+            self._decoder.refiners.remove(self)
+            # What others have wrapped around it stays, and finds nothing to refine.
+            if not self._decoder.refiners and self.pipe.__dict__.get("decode_latents") is self._decoder:
                 del self.pipe.decode_latents
-        self._attached = False
+        self._attached, self._decoder = False, None
 
     def __enter__(self) -> "LaVieID":
         return self
@@ -299,19 +300,11 @@ def attach_lavieid(
         # A video-to-video run is the last `num_timesteps` of the scheduler's.
         lavieid.handle.observer.timesteps = lambda: pipe.scheduler.timesteps[-pipe.num_timesteps :]
     if tam is not None:
-        decoder = _find_decoder(pipe)
-        if decoder is None:
-            decoder = pipe.decode_latents = RefiningDecoder(pipe.decode_latents)
-        decoder.refiners.append(lavieid)
+        if not isinstance(pipe.decode_latents, RefiningDecoder):
+            pipe.decode_latents = RefiningDecoder(pipe.decode_latents)
+        lavieid._decoder = pipe.decode_latents
+        lavieid._decoder.refiners.append(lavieid)
     return lavieid
-
-
-def _find_decoder(pipe) -> RefiningDecoder | None:
-    """Our stand-in for `decode_latents`, looked for under what others may have wrapped around it."""
-    decode = pipe.decode_latents
-    while decode is not None and not isinstance(decode, RefiningDecoder):
-        decode = getattr(decode, "__wrapped__", None)
-    return decode
 
 
 def _by_name(adapters) -> dict[str, Adapter]:

@@ -55,7 +55,7 @@ class RouterHandle:
         self.observer = Observer(transformer, host)
         self._host, self._names = host, tuple(names)
         self._scale, self._component_scales = 1.0, dict.fromkeys(self._names, 1.0)
-        self._strength: Tensor | None = None
+        self._strength = torch.ones(1, len(self._names))
         self._window = (0.0, 1.0)
         self._grid: tuple[int, int, int] | None = None
         self._record: list[Tensor] | None = None
@@ -87,15 +87,16 @@ class RouterHandle:
             raise ValueError(f"videos_per_prompt is {videos_per_prompt}, but must be at least 1.")
         self._tokens, self._mask, self._videos = tokens, mask, videos_per_prompt
         self._prepared = None
-        if len(tokens) == 1 and not self._trains:  # what several become depends on the batch
-            self._prepare(self.router.device, activation_dtype(self.transformer), batch=1)
+        if len(tokens) == 1:  # what several become depends on the batch
+            with torch.no_grad():
+                self._prepare(self.router.device, activation_dtype(self.transformer), batch=1)
 
     def clear(self) -> None:
         """Forget the identities: the host's output is unchanged until new ones are set."""
         self._tokens: Tensor | None = None
         self._mask: Tensor | None = None
         self._videos = 1
-        self._prepared: tuple[tuple, PreparedIdentity] | None = None
+        self._prepared: tuple[PreparedIdentity, tuple, tuple] | None = None
         self._warned = False
 
     @property
@@ -105,7 +106,8 @@ class RouterHandle:
 
     @scale.setter
     def scale(self, value: float) -> None:
-        self._scale, self._strength = _finite("scale", value), None
+        self._scale = _finite("scale", value)
+        self._update_strength()
 
     @property
     def component_scales(self) -> dict[str, float]:
@@ -118,7 +120,13 @@ class RouterHandle:
         if unknown:
             raise ValueError(f"No component is called {', '.join(unknown)}: choose from {', '.join(self._names)}.")
         scales = {name: _finite(name, value) for name, value in scales.items()}
-        self._component_scales, self._strength = {**dict.fromkeys(self._names, 1.0), **scales}, None
+        self._component_scales = {**dict.fromkeys(self._names, 1.0), **scales}
+        self._update_strength()
+
+    def _update_strength(self) -> None:
+        # alpha a component, (1, m): a tensor, so that neither a change of it nor a window recompiles or makes the host wait.
+        scales = [self._scale * s for s in self._component_scales.values()]
+        self._strength = torch.tensor([scales], device=self._strength.device)
 
     @property
     def start(self) -> float:
@@ -196,7 +204,7 @@ class RouterHandle:
         if not hook.handles:
             remove_innermost(block, _HOOK_NAME)
         self.clear()
-        self._attached, self._record, self._strength = False, None, None
+        self._attached, self._record = False, None
         self.observer.close()
 
     def __enter__(self) -> "RouterHandle":
@@ -231,50 +239,45 @@ class RouterHandle:
         while self.notices:
             warnings.warn(self.notices.pop(), stacklevel=2)
         prepared = self._prepare(hidden_states.device, hidden_states.dtype, len(hidden_states))
-        # A checkpoint's second call, in the backward pass, must not be recorded.
+        # A checkpoint's second call, in the backward pass, must neither be recorded nor save other tensors than the first.
         if self._record is not None and torch._C._current_graph_task_id() == -1:
-            weights = self.router.prepared_weights(hidden_states, prepared)
-            self._record.append(weights.expand(len(hidden_states), -1, -1).unflatten(-1, self._grid or self.observer.grid))
-        strength = self._strength_now(hidden_states)
+            with torch.no_grad():
+                weights = self.router.prepared_weights(hidden_states, prepared).expand(len(hidden_states), -1, -1)
+            self._record.append(weights.unflatten(-1, self._grid or self.observer.grid))
+        if self._strength.device != hidden_states.device:
+            self._strength = self._strength.to(hidden_states.device)
+        strength = self._strength
+        if self._window != (0, 1):
+            progress = self.observer.progress.to(hidden_states.device)
+            inside = (progress >= self.start) & ((progress < self.end) | (self.end == 1))
+            strength = strength * inside[:, None]
         return self.router.apply_prepared(hidden_states, prepared, strength, self._host.fresh_output)
-
-    @property
-    def _trains(self) -> bool:
-        """Whether gradients must flow into the router or the tokens."""
-        return torch.is_grad_enabled() and (
-            self._tokens.requires_grad or any(p.requires_grad for p in self.router.parameters())
-        )
 
     def _prepare(self, device: torch.device, dtype: torch.dtype, batch: int) -> PreparedIdentity:
         """The prepared form for a batch of activations, kept until these, the tokens or the router's weights change."""
-        index = _identity_index(batch, len(self._tokens), self._videos)
+        several = len(self._tokens) > 1
+        trains = torch.is_grad_enabled() and (
+            self._tokens.requires_grad or any(p.requires_grad for p in self.router.parameters())
+        )
+        key = (device, dtype, batch if several else None)
+        # Weights are not written to within a compiled forward, and their version counters would break its graph.
+        versions = () if torch.compiler.is_compiling() else _versions(self.router)
+        if self._prepared is not None and not trains:
+            prepared, *made_for = self._prepared
+            if made_for == [key, versions] or (torch.compiler.is_compiling() and made_for[0] == key):
+                return prepared
         if self.router.device != device:
             self.router.to(device)
         if self._tokens.device != device:
             self._tokens, self._mask = self._tokens.to(device), self._mask.to(device)
-        versions = (0 if p.is_inference() else p._version for p in self.router.parameters())
-        key = (device, dtype, index and batch, *versions)
-        trains = self._trains
-        if self._prepared is not None and self._prepared[0] == key and not trains:
-            return self._prepared[1]
         with torch.set_grad_enabled(trains):
             prepared = self.router.prepare(self._tokens, self._mask, dtype)
-            if index is not None:
+            if several:
+                index = _identity_index(batch, len(self._tokens), self._videos)
                 prepared = prepared.select(torch.tensor(index, device=device))
         if not trains:  # a graph that is kept would be walked twice
-            self._prepared = (key, prepared)
+            self._prepared = (prepared, key, versions)
         return prepared
-
-    def _strength_now(self, hidden_states: Tensor) -> Tensor:
-        """alpha a component, (1 or b, m): a tensor, so that neither a change of it nor a window recompiles or waits."""
-        if self._strength is None or self._strength.device != hidden_states.device:
-            scales = [self.scale * s for s in self._component_scales.values()]
-            self._strength = torch.tensor([scales], device=hidden_states.device)
-        if self._window == (0, 1):
-            return self._strength
-        progress = self.observer.progress.to(hidden_states.device)
-        inside = (progress >= self.start) & ((progress < self.end) | (self.end == 1))
-        return self._strength * inside[:, None]
 
     def _check_attached(self) -> None:
         if not self._attached:
@@ -333,10 +336,13 @@ def attach(
     return handle
 
 
-def _identity_index(batch: int, identities: int, videos: int) -> list[int] | None:
-    """Which identity each sample shows (see `RouterHandle.set_tokens`); None if there is one for all."""
-    if identities == 1:
-        return None
+def _versions(router: LocalRouter) -> tuple[int, ...]:
+    """How often each weight has been written to in place, by an optimizer for one."""
+    return tuple(0 if p.is_inference() else p._version for p in router.parameters())
+
+
+def _identity_index(batch: int, identities: int, videos: int) -> list[int]:
+    """Which identity each sample shows; see `RouterHandle.set_tokens`."""
     passes, rest = divmod(batch, identities * videos)
     if rest or passes not in (1, 2):
         raise ValueError(

@@ -1,0 +1,97 @@
+"""The `lavieid` command."""
+
+from importlib.metadata import entry_points
+
+import pytest
+import tiny
+import torch
+
+from lavieid_adapters import Identity, __version__, cli
+from lavieid_adapters.folder import Metadata, save_folder
+
+
+@pytest.fixture
+def saved(tmp_path):
+    adapters = {"router": tiny.router(), "encoder": tiny.encoder(), "tam": tiny.tam()}
+    save_folder(adapters, tmp_path / "lavieid", Metadata("zai-org/CogVideoX-5b", block_idx=1))
+    return tmp_path / "lavieid"
+
+
+def test_the_installed_command_is_main():
+    (command,) = entry_points(group="console_scripts", name="lavieid")
+    assert command.load() is cli.main
+
+
+def test_info_says_what_a_folder_holds(saved, capsys):
+    assert cli.main(["info", str(saved)]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "base model zai-org/CogVideoX-5b, block 1"
+    for line, adapter in zip(lines, (tiny.router(), tiny.encoder(), tiny.tam()), strict=True):
+        assert f"{adapter.num_parameters() / 1e6:.1f} M parameters" in line
+        assert all(f"{k} {v}" in line for k, v in adapter.config.items() if k[0] != "_")
+    assert [line.split()[0] for line in lines] == ["router", "encoder", "tam"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_info_says_the_dtype_of_the_files(tmp_path, capsys, dtype):
+    tiny.router().to(dtype).save_pretrained(tmp_path / "router")
+    assert cli.main(["info", str(tmp_path / "router")]) == 0
+    out = capsys.readouterr().out
+    assert "base model not recorded" in out
+    assert str(dtype) in out
+
+
+def test_info_says_what_an_identity_holds(tmp_path, capsys):
+    mask = torch.tensor([True, True, True, True, False, False])
+    identity = Identity(tiny.tokens(), mask, fingerprint="0123456789abcdef")
+    identity.save(tmp_path / "me.safetensors")
+    assert cli.main(["info", str(tmp_path / "me.safetensors")]) == 0
+    out = capsys.readouterr().out
+    assert out.strip() == repr(identity)
+    assert "skin, hair" in out and "0123456789abcdef" in out
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nothing", "no folder or .safetensors file"),
+        ("nothing.safetensors", "no identity file"),
+        ("photo.png", "photo.png"),
+        ("damaged.safetensors", "damaged"),
+        ("pipeline", "is it an adapter folder?"),
+        ("lavieid", "lavieid/tam"),
+    ],
+)
+def test_what_cannot_be_described_is_one_line_on_stderr_and_status_1(tmp_path, saved, capsys, path, message):
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG")
+    (tmp_path / "damaged.safetensors").write_bytes(b"half")
+    (tmp_path / "pipeline" / "unet").mkdir(parents=True)
+    weights = saved / "tam" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert cli.main(["info", str(tmp_path / path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert any(line.startswith("lavieid: ") and message in line for line in err.splitlines())
+    assert "Traceback" not in err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"lavieid-adapters {__version__}\n"
+
+
+@pytest.mark.parametrize("argv", [[], ["info"], ["fly", "away"]], ids=str)
+def test_without_a_command_or_its_argument_the_usage_is_shown(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+    assert caught.value.code == 2
+    assert "usage: lavieid" in capsys.readouterr().err
+
+
+def test_help_names_the_commands(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    assert caught.value.code == 0
+    assert "info" in capsys.readouterr().out

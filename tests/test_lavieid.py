@@ -1,0 +1,368 @@
+import gc
+import warnings
+import weakref
+
+import diffusers
+import numpy as np
+import pytest
+import tiny
+import torch
+from diffusers import CogVideoXPipeline, ConsisIDTransformer3DModel
+from generate import small_components
+from PIL import Image
+
+from lavieid_adapters import TAM, Identity, LaVieID, LocalRouter, attach_lavieid
+
+SIZE = {"height": 64, "width": 96, "num_frames": 9}
+IMAGE = Image.fromarray(np.linspace(0, 255, 64 * 96 * 3).reshape(64, 96, 3).astype(np.uint8))
+
+
+def build(name="CogVideoXPipeline", **transformer):
+    """A pipeline class and the inputs that its call needs besides the prompt."""
+    cls, inputs = getattr(diffusers, name), dict(SIZE)
+    if name in ("CogVideoXImageToVideoPipeline", "CogVideoXFunControlPipeline", "ConsisIDPipeline"):
+        transformer["in_channels"] = 8
+    components = small_components(**transformer)
+    if name in ("CogVideoXImageToVideoPipeline", "ConsisIDPipeline"):
+        inputs["image"] = IMAGE
+    if name == "CogVideoXVideoToVideoPipeline":
+        inputs |= {"video": [IMAGE] * 9, "strength": 0.8}
+        del inputs["num_frames"]
+    if name == "CogVideoXFunControlPipeline":
+        inputs["control_video"] = [IMAGE] * 9
+        del inputs["num_frames"]
+    if name == "ConsisIDPipeline":
+        config = {k: v for k, v in components["transformer"].config.items() if not k.startswith(("_", "patch_"))}
+        config.pop("ofs_embed_dim")
+        config["num_layers"] = 2  # it has one cross-attention for two blocks
+        torch.manual_seed(0)
+        components["transformer"] = ConsisIDTransformer3DModel(
+            **config, patch_size=2, is_train_face=True, cross_attn_dim_head=8, cross_attn_num_heads=2, LFE_id_dim=12,
+            LFE_vit_dim=16, LFE_depth=5, LFE_dim_head=8, LFE_num_heads=2, LFE_output_dim=42,
+        ).eval()  # fmt: skip
+        inputs["id_cond"] = torch.ones(1, 12)
+        inputs["id_vit_hidden"] = [torch.ones(1, 4, 16)] * 5
+    pipe = cls(**components)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, inputs
+
+
+@pytest.fixture
+def pipe():
+    return build()[0]
+
+
+@pytest.fixture
+def adapters():
+    return {"router": tiny.router(), "encoder": tiny.encoder(), "tam": tiny.tam()}
+
+
+def generate(pipe, prompt="she walks", **inputs):
+    settings = {"num_inference_steps": 2, "guidance_scale": 6.0, "max_sequence_length": 16, "output_type": "pt"}
+    generator = torch.Generator().manual_seed(0)
+    return pipe(prompt, **{**SIZE, **settings, "generator": generator, **inputs}).frames
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CogVideoXPipeline",
+        "CogVideoXImageToVideoPipeline",
+        "CogVideoXVideoToVideoPipeline",
+        "CogVideoXFunControlPipeline",
+        "ConsisIDPipeline",
+    ],
+)
+def test_every_pipeline_runs_with_router_and_tam_and_is_restored(name, adapters):
+    pipe, inputs = build(name)
+
+    def call():
+        torch.manual_seed(0)
+        settings = {"num_inference_steps": 2, "max_sequence_length": 16, "output_type": "pt", "prompt": "she walks"}
+        return pipe(**settings, **inputs, generator=torch.Generator().manual_seed(0)).frames
+
+    base, pristine = call(), set(pipe.__dict__)
+    lavieid = attach_lavieid(pipe, adapters)
+    lavieid.set_identity(tiny.tokens())
+    full = call()
+    lavieid.beta = 0
+    without_tam = call()
+    lavieid.beta, lavieid.scale = 0.2, 0
+    without_router = call()
+    for frames in (full, without_tam, without_router):
+        assert not torch.equal(frames, base)
+    assert not torch.equal(full, without_tam)
+    assert not torch.equal(full, without_router)
+    lavieid.detach()
+    assert torch.equal(call(), base)
+    assert set(pipe.__dict__) == pristine
+
+
+def test_tam_gets_the_latents_of_the_vaes_normalised_space(pipe, adapters):
+    latents = generate(pipe, output_type="latent")
+    with attach_lavieid(pipe, adapters["tam"]) as lavieid:
+        frames = generate(pipe)
+        refined = adapters["tam"].refine(latents, chunks=3)
+        assert not torch.equal(refined, latents)
+        decoded = CogVideoXPipeline.decode_latents(pipe, refined)
+        torch.testing.assert_close(frames, pipe.video_processor.postprocess_video(decoded, output_type="pt"))
+        assert lavieid.handle is None
+
+
+def test_padding_frames_are_cut_before_tam():
+    pipe, _ = build(patch_size_t=2, patch_bias=False)  # CogVideoX 1.5
+    seen = []
+    tam = tiny.tam()
+    tam.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+    with attach_lavieid(pipe, [tiny.router(), tam]) as lavieid:
+        lavieid.set_identity(tiny.tokens())
+        generate(pipe)
+        assert generate(pipe, output_type="latent").shape[1] == 4
+    assert seen == [3]
+
+
+def test_latent_output_is_unrefined_and_refine_does_the_rest_by_hand(pipe, adapters):
+    with attach_lavieid(pipe, adapters) as lavieid:
+        lavieid.set_identity(tiny.tokens())
+        whole, latents = generate(pipe), generate(pipe, output_type="latent")
+        refined = lavieid.refine(latents)
+        assert not torch.equal(refined, latents)
+        # Latents that were refined by hand are not refined again.
+        for decoded in (pipe.decode_latents(refined), pipe.decode_latents(latents)):
+            frames = pipe.video_processor.postprocess_video(decoded, output_type="pt")
+            torch.testing.assert_close(frames, whole)
+
+
+def test_fresh_adapters_fit_the_pipe_change_nothing_and_warn_once(pipe):
+    base = generate(pipe)
+    with attach_lavieid(pipe) as lavieid:
+        assert lavieid.router.config.dim == lavieid.tam.config.dim == tiny.DIM
+        assert lavieid.encoder.config.token_dim == lavieid.router.config.token_dim
+        lavieid.set_identity(torch.randn(6, 32, 2048))
+        with pytest.warns(UserWarning, match="untrained") as caught:
+            assert torch.equal(generate(pipe), base)
+            assert torch.equal(generate(pipe), base)
+        assert len(caught) == 1
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 6.0])
+def test_one_identity_a_prompt(pipe, adapters, guidance_scale):
+    two, prompts = tiny.tokens(2), ["she walks", "a park"]
+
+    def call(prompt):
+        generator = [torch.Generator().manual_seed(0) for _ in prompt]
+        return generate(pipe, list(prompt), guidance_scale=guidance_scale, generator=generator)
+
+    with attach_lavieid(pipe, adapters) as lavieid:
+        lavieid.set_identity(two[0])
+        first = call(prompts)
+        lavieid.set_identity([Identity(two[0]), two[1]])
+        both = call(prompts)
+        torch.testing.assert_close(both[0], first[0])
+        assert not torch.allclose(both[1], first[1], atol=1e-4)
+        lavieid.set_identity(two[1])
+        torch.testing.assert_close(both[1], call(prompts)[1])
+        lavieid.set_identity(tiny.tokens(3))
+        with pytest.raises(ValueError, match="3 identities"):
+            call(prompts)
+
+
+def test_several_videos_of_each_prompt_come_as_prompt_embeddings(pipe, adapters):
+    # These pipelines set num_videos_per_prompt to 1; several videos of a prompt are repeated embeddings.
+    embeds, negative = pipe.encode_prompt(["she walks", "a park"], num_videos_per_prompt=2, max_sequence_length=16)
+    call = {"prompt_embeds": embeds, "negative_prompt_embeds": negative}
+    with attach_lavieid(pipe, adapters) as lavieid:
+        lavieid.set_identity(tiny.tokens(2), videos_per_prompt=2)
+        frames = generate(pipe, None, **call)
+        lavieid.set_identity(tiny.tokens(2)[0])
+        torch.testing.assert_close(generate(pipe, None, **call)[:2], frames[:2], rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(generate(pipe, None, **call)[2:], frames[2:], atol=1e-4)
+
+
+def test_window_counts_the_steps_of_the_run(pipe, adapters):
+    adapters = {"router": adapters["router"]}
+    acted = []
+    with attach_lavieid(pipe, adapters) as lavieid:
+        lavieid.set_identity(tiny.tokens())
+        adapters["router"].apply_prepared = lambda hidden_states, prepared, strength, in_place: (
+            acted.append(bool(strength.any())) or LocalRouter.apply_prepared(
+                adapters["router"], hidden_states, prepared, strength, in_place
+            )
+        )  # fmt: skip
+        lavieid.start, lavieid.end = 0.25, 0.75
+        generate(pipe, num_inference_steps=8)
+        assert acted == [False] * 2 + [True] * 4 + [False] * 2
+    pipe, inputs = build("CogVideoXVideoToVideoPipeline")
+    with attach_lavieid(pipe, adapters) as lavieid:
+        acted.clear()
+        lavieid.set_identity(tiny.tokens())
+        lavieid.end = 0.5
+        inputs |= {"strength": 0.5, "num_inference_steps": 8, "max_sequence_length": 16}
+        pipe(prompt="she walks", **inputs, output_type="latent")
+        assert acted == [True] * 2 + [False] * 2
+
+
+def test_records_routes_of_a_run(pipe, adapters):
+    with attach_lavieid(pipe, adapters) as lavieid:
+        lavieid.set_identity(tiny.tokens())
+        with lavieid.record_routes() as routes:
+            generate(pipe, num_inference_steps=3)
+    assert [tuple(r.shape) for r in routes] == [(2, 6, 3, 4, 6)] * 3
+    assert routes[0].std() > 0
+
+
+def test_disabled_runs_the_base_and_enabled_the_adapters(pipe, adapters):
+    base = generate(pipe)
+    with attach_lavieid(pipe, adapters) as lavieid:
+        lavieid.set_identity(tiny.tokens())
+        full = generate(pipe)
+        with lavieid.disabled():
+            assert torch.equal(generate(pipe), base)
+        assert torch.equal(generate(pipe), full)
+        assert not torch.equal(full, base)
+        lavieid.clear()
+        with pytest.warns(UserWarning, match="no identity"):
+            generate(pipe)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, torch.OutOfMemoryError])
+@pytest.mark.parametrize("where", ["transformer", "vae"])
+def test_works_again_after_an_exception_in_a_run(pipe, adapters, error, where):
+    base = generate(pipe)
+    lavieid = attach_lavieid(pipe, adapters)
+    lavieid.set_identity(tiny.tokens())
+    full = generate(pipe)
+    module = pipe.transformer.transformer_blocks[1] if where == "transformer" else pipe.vae.decoder
+
+    def fail(*_):
+        raise error("now")
+
+    hook = module.register_forward_pre_hook(fail)
+    with pytest.raises(error):
+        generate(pipe)
+    hook.remove()
+    assert torch.equal(generate(pipe), full)
+    lavieid.detach()
+    assert torch.equal(generate(pipe), base)
+    assert not torch.equal(full, base)
+
+
+def test_two_on_one_pipe_act_both_and_detach_in_any_order(pipe, adapters):
+    base = generate(pipe)
+    first = attach_lavieid(pipe, adapters)
+    second = attach_lavieid(pipe, {"router": tiny.router(5), "tam": tiny.tam(5)})
+    first.set_identity(tiny.tokens(seed=1))
+    second.set_identity(tiny.tokens(seed=2))
+    both = generate(pipe)
+    first.detach()
+    assert not torch.equal(generate(pipe), both)
+    assert not torch.equal(generate(pipe), base)
+    second.detach()
+    assert torch.equal(generate(pipe), base)
+
+
+def test_what_others_wrap_around_decode_latents_stays(pipe, adapters):
+    calls = []
+    lavieid = attach_lavieid(pipe, adapters["tam"])
+    inner = pipe.decode_latents
+
+    def outer(latents):
+        calls.append(latents)
+        return inner(latents)
+
+    pipe.decode_latents = outer
+    base = generate(pipe)
+    lavieid.detach()
+    assert pipe.decode_latents is outer
+    assert not torch.equal(generate(pipe), base)
+    assert len(calls) == 2
+
+
+def test_nothing_of_an_identity_or_a_run_stays_reachable_after_detach(pipe, adapters):
+    lavieid = attach_lavieid(pipe, adapters)
+    identity = Identity(tiny.tokens())
+    lavieid.set_identity(identity)
+    references = [weakref.ref(identity), weakref.ref(identity.tokens), weakref.ref(lavieid.handle._tokens)]
+    adapters["tam"].register_forward_pre_hook(lambda module, args: references.append(weakref.ref(args[0])))
+    generate(pipe)
+    assert len(references) == 4
+    references.append(weakref.ref(lavieid))
+    lavieid.detach()
+    del identity, lavieid
+    gc.collect()
+    assert [r() for r in references] == [None] * 5
+
+
+def test_offloaded_vae_takes_tam_off_the_device_with_it(pipe, adapters):
+    with attach_lavieid(pipe, adapters) as lavieid:
+        lavieid.set_identity(tiny.tokens())
+        pipe.vae.to("meta")  # where sequential offloading leaves a model between uses
+        adapters["tam"].to = lambda device: moved.append(str(device)) or adapters["tam"]
+        moved = []
+        lavieid.refine(tiny.latents(1, 3, 4, 8, 12))
+    assert moved == ["cpu", "cpu"]
+
+
+def test_repr_says_what_is_attached_where(pipe, adapters):
+    lavieid = attach_lavieid(pipe, adapters, block_idx=1)
+    for part in ("CogVideoXPipeline", "after block 1", "no identity", "encoder", "before the VAE decodes", "4 chunks"):
+        assert part in repr(lavieid)
+    lavieid.detach()
+    assert repr(lavieid) == "LaVieID(detached)"
+
+
+def test_adapters_may_come_in_any_form(pipe):
+    router, tam = tiny.router(), tiny.tam()
+    for given in (router, [router], {"router": router}, (tam, router)):
+        with attach_lavieid(pipe, given) as lavieid:
+            assert isinstance(lavieid, LaVieID)
+            assert lavieid.router is router
+    with attach_lavieid(pipe, tam) as lavieid, pytest.raises(ValueError, match="No router is attached"):
+        lavieid.set_identity(tiny.tokens())
+    for given, message in (([torch.nn.Linear(2, 2)], "'Linear' is a Linear"), ({"tam": router}, "'tam' is a LocalRouter")):
+        with pytest.raises(TypeError, match=message):
+            attach_lavieid(pipe, given)
+    with pytest.raises(ValueError, match="No adapter"):
+        attach_lavieid(pipe, [])
+
+
+def test_adapters_that_do_not_fit_are_refused_and_the_pipe_is_untouched(pipe, adapters):
+    base, pristine = generate(pipe), set(pipe.__dict__)
+    with pytest.raises(ValueError, match="router is 32 wide.*are 64"):
+        attach_lavieid(pipe, {**adapters, "router": tiny.router(dim=32)})
+    with pytest.raises(ValueError, match="16 latent channels.*has 4"):
+        attach_lavieid(pipe, {**adapters, "tam": TAM(dim=64, num_layers=1, num_heads=2)})
+    with pytest.raises(ValueError, match="block_idx is 7"):
+        attach_lavieid(pipe, adapters, block_idx=7)
+    with pytest.raises(ValueError, match="StableDiffusionPipeline is not supported"):
+        attach_lavieid(object.__new__(diffusers.StableDiffusionPipeline), adapters)
+    assert set(pipe.__dict__) == pristine
+    assert torch.equal(generate(pipe), base)
+
+
+@pytest.mark.parametrize(
+    ("identity", "error", "message"),
+    [
+        ("photo.jpg", ValueError, "does not read photographs"),
+        ("nowhere.safetensors", FileNotFoundError, "nowhere.safetensors"),
+        ([], ValueError, "No identity"),
+        (42, TypeError, "int"),
+        (torch.randn(6, 8, 16), ValueError, r"\(1, 6, 8, 16\)"),
+        ([torch.randn(6, 8, 32), torch.randn(6, 4, 32)], ValueError, "different shapes"),
+        (Identity(torch.randn(6, 8, 32), fingerprint="0123456789abcdef"), ValueError, "encoder 0123456789abcdef, but"),
+    ],
+)
+def test_bad_identities_are_refused_and_the_one_before_stays(pipe, adapters, identity, error, message):
+    with attach_lavieid(pipe, adapters) as lavieid:
+        lavieid.set_identity(tiny.tokens())
+        before = lavieid.handle._tokens
+        with pytest.raises(error, match=message):
+            lavieid.set_identity(identity)
+        assert lavieid.handle._tokens is before
+
+
+def test_warnings_point_at_no_more_than_there_is(pipe, adapters):
+    with attach_lavieid(pipe, adapters) as lavieid, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lavieid.set_identity(tiny.tokens())
+        generate(pipe)

@@ -1,0 +1,112 @@
+"""The package as a whole: what an import of it loads, its public names, and which of its files may import which."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+import lavieid_adapters
+
+PACKAGE = Path(lavieid_adapters.__file__).parent
+HEAVY = ("insightface", "facexlib", "accelerate", "diffusers", "transformers")
+
+
+def run(code: str) -> str:
+    """What a fresh interpreter prints."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def imports() -> dict[str, set[str]]:
+    """Module of the package → the modules of the package that it imports, those inside functions too."""
+    graph = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        graph[name] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                graph[name] |= {node.module} if node.module else {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lavieid_adapters."):
+                graph[name].add(node.module.removeprefix("lavieid_adapters."))
+    names = set(graph)
+    return {name: {target for target in targets if target in names} for name, targets in graph.items()}
+
+
+def test_importing_the_package_is_quick_and_loads_nothing_heavy():
+    code = f"""
+import torch, sys, time
+begin = time.perf_counter()
+import lavieid_adapters
+print(time.perf_counter() - begin)
+print([name for name in {HEAVY} if name in sys.modules])
+lavieid_adapters.Identity
+print([name for name in {HEAVY} if name in sys.modules])
+print("lavieid_adapters.identity" in sys.modules)
+"""
+    seconds, *lines = run(code).splitlines()
+    assert float(seconds) < 0.05
+    assert lines == ["[]", "[]", "True"]
+
+
+def test_no_adapter_needs_the_packages_of_an_extra():
+    code = """
+import sys
+for name in ("insightface", "facexlib", "av", "webdataset", "gradio", "imageio", "scipy", "matplotlib"):
+    sys.modules[name] = None  # as if it were not installed
+from lavieid_adapters import *
+print(LocalRouter.__name__, TAM.__name__, attach_lavieid.__name__)
+"""
+    assert run(code) == "LocalRouter TAM attach_lavieid\n"
+
+
+@pytest.mark.parametrize("name", lavieid_adapters.__all__)
+def test_every_public_name_resolves_and_is_documented(name):
+    value = getattr(lavieid_adapters, name)
+    assert name in dir(lavieid_adapters)
+    if not (inspect.isclass(value) or inspect.isfunction(value)):
+        return
+    assert value.__module__.startswith("lavieid_adapters.") and value.__name__ == name
+    assert value.__doc__ and not value.__doc__.startswith(f"{name}(")  # a dataclass without one shows its signature
+    for attribute, member in vars(value).items():
+        if inspect.isfunction(member) and attribute[0] != "_":
+            assert member.__doc__, f"{name}.{attribute}"
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'lavieid_adapters' has no attribute 'Router'"):
+        _ = lavieid_adapters.Router
+
+
+def test_the_version_is_the_installed_ones():
+    assert lavieid_adapters.__version__ == version("lavieid-adapters")
+
+
+def test_the_package_says_that_it_is_typed():
+    assert files("lavieid_adapters").joinpath("py.typed").is_file()
+
+
+def test_imports_go_one_way():
+    graph = imports()
+    assert graph["lavieid"] and graph["router"]  # the graph is not empty
+    TopologicalSorter(graph).prepare()  # raises CycleError
+    assert not [name for name, targets in graph.items() if targets & {"cli", "train"} and name != "cli"]
+    for name in ("router", "tam", "encoder"):
+        reached, todo = set(), [name]
+        while todo:
+            reached |= (new := graph[todo.pop()] - reached)
+            todo += new
+        assert not reached & {"router", "tam", "encoder", "attach", "lavieid", "hosts"} - {name}, name
+    assert graph["layers"] <= {"kernels"}
+
+
+def test_only_the_face_reader_knows_the_face_packages():
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+        named += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        assert path.name == "face.py" or not {name.split(".")[0] for name in named} & {"insightface", "facexlib"}, path
