@@ -1,5 +1,6 @@
 """The model card: what the adapters are, which base model they were trained on, how to use them, and how not to."""
 
+import os
 from collections.abc import Mapping
 
 from diffusers import ModelMixin
@@ -56,11 +57,11 @@ def model_card(
     Args:
         adapters: The adapters by the names under which they are saved.
         license: An identifier of the Hub's licence list.
-        base_model: The Hub id of the model that the adapters were trained on.
-        record: For a checkpoint of all adapters: "block_idx" and the "encoder"'s fingerprint, kept in the front matter.
+        base_model: The model that the adapters were trained on, a Hub id or a path.
+        record: For a checkpoint of all adapters: what else it must remember, kept in the front matter.
     """
     data = ModelCardData(
-        base_model=base_model,
+        base_model=base_model if base_model and _is_hub_id(base_model) else None,
         library_name="lavieid-adapters",
         license=license,
         pipeline_tag="text-to-video",
@@ -81,3 +82,8 @@ def model_card(
         use=_USE_ALL if record else _USE_ONE.format(name=next(iter(adapters))),
     )
     return f"---\n{data.to_yaml()}\n---\n{body}"
+
+
+def _is_hub_id(name: str) -> bool:
+    """Whether the Hub would take a base model of this name: a path is none of its business."""
+    return name.count("/") == 1 and not name.startswith(("/", ".", "~")) and not os.path.exists(name)

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
-from safetensors import safe_open
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+
+from .checkpoint import hub_errors
 
 # Our name → ConsisID's name in its transformer. A name that ends in "." is a prefix and stands for all below it.
 ENCODER_KEYS = {"extractor.": "local_facial_extractor."}
@@ -62,23 +65,28 @@ def read(
     try:
         index = json.loads(_file(repo_or_folder, f"{_WEIGHTS}.index.json", subfolder, **kwargs).read_text())
         shards = sorted({shard for name, shard in index["weight_map"].items() if ours(name)})
-    except OSError:
+    except (FileNotFoundError, EntryNotFoundError):
         shards = [_WEIGHTS]
     weights = {}
     for shard in shards:
-        with safe_open(_file(repo_or_folder, shard, subfolder, **kwargs), framework="pt") as file:
-            weights.update({ours(name): file.get_tensor(name) for name in file.keys() if ours(name)})  # noqa: SIM118
+        path = _file(repo_or_folder, shard, subfolder, **kwargs)
+        try:
+            with safe_open(path, framework="pt") as file:
+                weights.update({ours(name): file.get_tensor(name) for name in file.keys() if ours(name)})  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"'{path}' is damaged ({error}): fetch it again.") from error
     return config, weights
 
 
-def load(module: nn.Module, weights: Mapping[str, Tensor], partial: bool = False) -> None:
-    """Copy weights into a module; unless `partial`, all of the module's must be there.
+def load(module: nn.Module, weights: Mapping[str, Tensor], keys: Mapping[str, str]) -> None:
+    """Copy weights into a module, all that lie below the names that `keys` gives; others keep their values.
 
     Raises:
         ValueError: Lists missing and unexpected keys.
     """
     missing, unexpected = module.load_state_dict(weights, strict=False)
-    if unexpected or not weights or (missing and not partial):
+    missing = [name for name in missing if name.startswith(tuple(keys))]
+    if missing or unexpected:
         raise ValueError(
             f"The ConsisID checkpoint does not fit {type(module).__name__}.\n  missing keys: {', '.join(missing) or 'none'}\n"
             f"  unexpected keys: {', '.join(unexpected) or 'none'}"
@@ -91,4 +99,5 @@ def _file(repo_or_folder: str | os.PathLike, name: str, subfolder: str | None, *
         if not path.is_file():
             raise FileNotFoundError(f"There is no '{path}'.")
         return path
-    return Path(hf_hub_download(str(repo_or_folder), name, subfolder=subfolder, **kwargs))
+    with hub_errors(str(repo_or_folder)):
+        return Path(hf_hub_download(str(repo_or_folder), name, subfolder=subfolder, **kwargs))

@@ -13,6 +13,7 @@ from torch import Tensor
 from . import consisid
 from .checkpoint import Adapter
 from .identity import FACIAL_COMPONENTS, Identity
+from .layers import versions
 
 
 class LocalFacialEncoder(Adapter):
@@ -49,6 +50,7 @@ class LocalFacialEncoder(Adapter):
         super().__init__()
         if depth % num_scales:
             raise ValueError(f"depth {depth} must be a multiple of num_scales {num_scales}: each scale has as many layers.")
+        self._fingerprint: tuple[tuple[int, ...], str] | None = None
         self.extractor = LocalFacialExtractor(
             id_dim=id_dim,
             vit_dim=vit_dim,
@@ -76,8 +78,8 @@ class LocalFacialEncoder(Adapter):
         """
         config, weights = consisid.read(repo_or_folder, consisid.ENCODER_KEYS, subfolder, **kwargs)
         encoder = cls(**{ours: config[theirs] for ours, theirs in consisid.ENCODER_CONFIG.items()})
-        consisid.load(encoder, weights)
-        return encoder
+        consisid.load(encoder, weights, consisid.ENCODER_KEYS)
+        return encoder.eval()
 
     def forward(self, id_embeds: Tensor, vit_hidden_states: Sequence[Tensor]) -> Tensor:
         """Encode the components of a batch of photos.
@@ -107,7 +109,9 @@ class LocalFacialEncoder(Adapter):
                 f"id_embeds has shape {tuple(id_embeds.shape)}, but must be ({batch}, {c.id_dim}) or ({batch}, {components}, "
                 f"{c.id_dim}) beside these feature maps."
             )
-        tokens = self.extractor(id_embeds.flatten(0, 1), [v.flatten(0, 1) for v in vit_hidden_states])
+        # The extractor is diffusers' own, whose layers take no other dtype than that of their weights.
+        features = [v.flatten(0, 1).to(self.dtype) for v in (id_embeds, *vit_hidden_states)]
+        tokens = self.extractor(features[0], features[1:])
         return tokens.unflatten(0, (batch, components))
 
     @torch.no_grad()
@@ -134,16 +138,18 @@ class LocalFacialEncoder(Adapter):
             raise ValueError(f"encode takes the features of one photo, but got {len(tokens)}: call it for each.")
         return Identity(tokens[0], mask, tuple(names), self.fingerprint())
 
-    @torch.no_grad()
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell encoders apart: SHA-256 over names, shapes and 64 values of each tensor.
+        """16 hexadecimal digits that tell encoders apart: SHA-256 over names, shapes and signs of up to 4096 values a tensor.
 
-        The values are compared as bfloat16, so that an encoder loaded in another dtype is still the same.
+        Signs, because they are the same in every dtype that the encoder may be loaded in.
         """
-        digest, values = hashlib.sha256(), []
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            flat = tensor.flatten()
-            values.append(flat[:: max(1, len(flat) // 64)][:64].bfloat16())
-        digest.update(torch.cat(values).view(torch.int16).cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        current = versions(self)
+        if self._fingerprint is None or self._fingerprint[0] != current:
+            digest, signs = hashlib.sha256(), []
+            for name, tensor in sorted(self.state_dict().items()):
+                digest.update(f"{name}{tuple(tensor.shape)}".encode())
+                flat = tensor.flatten()
+                signs.append(flat[:: max(1, len(flat) // 4096)][:4096].signbit())
+            digest.update(torch.cat(signs).cpu().numpy().tobytes())
+            self._fingerprint = (current, digest.hexdigest()[:16])
+        return self._fingerprint[1]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffusers.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
-from huggingface_hub import ModelCard, snapshot_download
+from huggingface_hub import ModelCard
 
 from .card import model_card
-from .checkpoint import Adapter, connection_errors, written_aside
+from .checkpoint import Adapter, fetch, written_aside
 from .encoder import LocalFacialEncoder
 from .router import LocalRouter
 from .tam import TAM
@@ -61,12 +61,9 @@ def load_folder(repo_or_folder: str | os.PathLike, torch_dtype=None, **kwargs) -
         ValueError: If there is no adapter in it, or one of them does not load.
         OSError: If it cannot be fetched.
     """
-    folder = Path(repo_or_folder)
-    if not folder.is_dir():
-        files = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME)
-        patterns = ["README.md", *files, *(f"{name}/{file}" for name in ADAPTERS for file in files)]
-        with connection_errors(str(repo_or_folder)):
-            folder = Path(snapshot_download(str(repo_or_folder), allow_patterns=patterns, **kwargs))
+    files = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME)
+    wanted = ["README.md", *files, *(f"{name}/{file}" for name in ADAPTERS for file in files)]
+    folder = fetch(repo_or_folder, wanted, **kwargs)
     if (folder / CONFIG_NAME).is_file():
         adapters = _load_single(folder, torch_dtype)
     else:
@@ -84,12 +81,22 @@ def load_folder(repo_or_folder: str | os.PathLike, torch_dtype=None, **kwargs) -
 def save_folder(
     adapters: Mapping[str, Adapter], folder: str | os.PathLike, metadata: Metadata, license: str = "apache-2.0"
 ) -> None:
-    """Write each adapter to the subfolder of its name, and a card; aside first and then renamed."""
+    """Write each adapter to the subfolder of its name, and a card; aside first and then renamed.
+
+    Raises:
+        ValueError: If the folder holds an adapter that is not among these: it would be loaded with them.
+    """
+    others = [name for name in ADAPTERS if name not in adapters and Path(folder, name, CONFIG_NAME).is_file()]
+    if others:
+        raise ValueError(
+            f"'{folder}' holds {', '.join(others)} of another save, which would be loaded together with "
+            f"{', '.join(adapters)}: delete it, or save to another folder."
+        )
     encoder = adapters["encoder"].fingerprint() if "encoder" in adapters else metadata.encoder
     with written_aside(folder) as aside:
         for name, adapter in adapters.items():
             adapter.save_files(aside / name)
-        record = {"block_idx": metadata.block_idx, "encoder": encoder}
+        record = {"block_idx": metadata.block_idx, "encoder": encoder, "base_model": metadata.base_model}
         (aside / "README.md").write_text(model_card(adapters, license, metadata.base_model, record), encoding="utf-8")
 
 
@@ -105,6 +112,7 @@ def _read_card(folder: Path) -> Metadata:
     path = folder / "README.md"
     if not path.is_file():
         return Metadata()
-    data = ModelCard.load(path, ignore_metadata_errors=True).data
-    record = data.get("lavieid") or {}
-    return Metadata(data.get("base_model"), int(record.get("block_idx", 0)), str(record.get("encoder", "")))
+    record = ModelCard.load(path, ignore_metadata_errors=True).data.get("lavieid")
+    if not isinstance(record, dict):  # a card that somebody rewrote
+        return Metadata()
+    return Metadata(record.get("base_model"), int(record.get("block_idx", 0)), str(record.get("encoder", "")))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .hooks import insert_innermost, remove_innermost
 from .hosts import Host, activation_dtype, find_block, find_host, token_width
 from .identity import FACIAL_COMPONENTS
+from .layers import versions
 from .observer import Observer
 from .router import LocalRouter, PreparedIdentity
 
@@ -261,10 +262,10 @@ class RouterHandle:
         )
         key = (device, dtype, batch if several else None)
         # Weights are not written to within a compiled forward, and their version counters would break its graph.
-        versions = () if torch.compiler.is_compiling() else _versions(self.router)
+        written = () if torch.compiler.is_compiling() else versions(self.router)
         if self._prepared is not None and not trains:
             prepared, *made_for = self._prepared
-            if made_for == [key, versions] or (torch.compiler.is_compiling() and made_for[0] == key):
+            if made_for == [key, written] or (torch.compiler.is_compiling() and made_for[0] == key):
                 return prepared
         if self.router.device != device:
             self.router.to(device)
@@ -276,7 +277,7 @@ class RouterHandle:
                 index = _identity_index(batch, len(self._tokens), self._videos)
                 prepared = prepared.select(torch.tensor(index, device=device))
         if not trains:  # a graph that is kept would be walked twice
-            self._prepared = (prepared, key, versions)
+            self._prepared = (prepared, key, written)
         return prepared
 
     def _check_attached(self) -> None:
@@ -334,11 +335,6 @@ def attach(
         insert_innermost(block, hook, _HOOK_NAME)
     hook.handles.append(handle)
     return handle
-
-
-def _versions(router: LocalRouter) -> tuple[int, ...]:
-    """How often each weight has been written to in place, by an optimizer for one."""
-    return tuple(0 if p.is_inference() else p._version for p in router.parameters())
 
 
 def _identity_index(batch: int, identities: int, videos: int) -> list[int]:

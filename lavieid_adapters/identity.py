@@ -37,6 +37,9 @@ class Identity:
 
     def __post_init__(self):
         tokens = self.tokens
+        for name, value in (("tokens", tokens), ("mask", self.mask)):
+            if not isinstance(value, Tensor) and (name, value) != ("mask", None):
+                raise TypeError(f"Identity {name} is a {type(value).__name__}, but must be a torch.Tensor.")
         if tokens.ndim != 3 or not tokens.is_floating_point():
             raise ValueError(
                 f"Identity tokens are {tokens.dtype} of shape {tuple(tokens.shape)}, but must be floating point of (num_"
@@ -64,7 +67,7 @@ class Identity:
         metadata = {"format": _FORMAT, "names": json.dumps(self.names), "fingerprint": self.fingerprint}
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
             aside = Path(scratch, path.name)
-            save_file({"tokens": self.tokens.detach().contiguous(), "mask": self.mask}, aside, metadata)
+            save_file({"tokens": self.tokens.detach().contiguous(), "mask": self.mask.contiguous()}, aside, metadata)
             os.replace(aside, path)
 
     @classmethod
@@ -79,16 +82,12 @@ class Identity:
             raise FileNotFoundError(f"There is no identity file '{path}'.")
         try:
             with safe_open(path, framework="pt") as file:
-                metadata, keys = file.metadata() or {}, set(file.keys())
-                if metadata.get("format") != _FORMAT or keys != {"tokens", "mask"}:
-                    raise ValueError(
-                        f"'{path}' is no identity: it holds {', '.join(sorted(keys)[:4]) or 'nothing'}. Save one with "
-                        "Identity.save."
-                    )
-                tokens, mask = file.get_tensor("tokens"), file.get_tensor("mask")
-        except SafetensorError as error:
-            raise ValueError(f"'{path}' is damaged or not a safetensors file ({error}): make it again.") from error
-        return cls(tokens, mask, tuple(json.loads(metadata["names"])), metadata["fingerprint"])
+                metadata, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+            if metadata.get("format") != _FORMAT:
+                raise ValueError(f"it holds {', '.join(sorted(tensors)[:4]) or 'nothing'}; save one with Identity.save")
+            return cls(tensors["tokens"], tensors["mask"], tuple(json.loads(metadata["names"])), metadata["fingerprint"])
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"'{path}' is no identity file, or a damaged one: {error}") from error
 
     def __repr__(self) -> str:
         hidden = [name for name, visible in zip(self.names, self.mask.tolist(), strict=True) if not visible]

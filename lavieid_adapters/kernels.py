@@ -25,7 +25,8 @@ if triton is not None:
     def _route_kernel(
         tokens, route_weight, route_bias, strength, weights, inverse_std, num_tokens, eps,
         identity_stride, strength_stride,
-        DIM: tl.constexpr, ROUTES: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+        DIM: tl.constexpr, REAL_ROUTES: tl.constexpr, COMPONENTS: tl.constexpr, ROUTES: tl.constexpr,
+        BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     ):  # fmt: skip
         """Per token: 1 / std, and the softmax over routes of eq. 2 times each component's strength."""
         sample = tl.program_id(1).to(tl.int64)
@@ -33,13 +34,17 @@ if triton is not None:
         inside = rows < num_tokens
         routes, cols = tl.arange(0, ROUTES), tl.arange(0, BLOCK_D)
         tokens += (sample * num_tokens + rows[:, None]) * DIM + cols
-        route_weight += sample * identity_stride * ROUTES * DIM + routes[:, None] * DIM + cols
+        real = routes < REAL_ROUTES
+        route_bias += sample * identity_stride * REAL_ROUTES + routes
+        route_weight += (sample * identity_stride * REAL_ROUTES + routes[:, None]) * DIM + cols
+        strength += sample * strength_stride * COMPONENTS + routes
         logits = tl.zeros((BLOCK_N, ROUTES), tl.float32)
         mean = tl.zeros((BLOCK_N,), tl.float32)
         square = tl.zeros((BLOCK_N,), tl.float32)
         for start in tl.range(0, DIM, BLOCK_D, num_stages=3):
             x = tl.load(tokens + start, mask=inside[:, None], other=0.0)
-            logits = tl.dot(x, tl.trans(tl.load(route_weight + start)), logits)
+            w = tl.load(route_weight + start, mask=real[:, None], other=0.0)
+            logits = tl.dot(x, tl.trans(w), logits)
             # Chan's update: a sum of squares minus the mean's square would lose the variance of a token far from zero.
             x = x.to(tl.float32)
             block_mean = tl.sum(x, 1) / BLOCK_D
@@ -48,9 +53,10 @@ if triton is not None:
             mean += shift * BLOCK_D / (start + BLOCK_D)
             square += tl.sum(centred * centred, 1) + shift * shift * start * BLOCK_D / (start + BLOCK_D)
         scale = tl.rsqrt(square / DIM + eps)
-        logits = logits * scale[:, None] + tl.load(route_bias + sample * identity_stride * ROUTES + routes)[None, :]
+        logits = logits * scale[:, None] + tl.load(route_bias, mask=real, other=-3e38)[None, :]
         logits = tl.exp(logits - tl.max(logits, 1)[:, None])
-        logits = logits / tl.sum(logits, 1)[:, None] * tl.load(strength + sample * strength_stride * ROUTES + routes)[None, :]
+        alpha = tl.load(strength, mask=routes < COMPONENTS, other=0.0)
+        logits = logits / tl.sum(logits, 1)[:, None] * alpha[None, :]
         rows = sample * num_tokens + rows
         tl.store(inverse_std + rows, scale, mask=inside)
         tl.store(weights + rows[:, None] * ROUTES + routes, logits, mask=inside[:, None])
@@ -145,19 +151,15 @@ def route_and_attend(hidden_states: Tensor, prepared, strength: Tensor, eps: flo
     components = prepared.visible.shape[1]
     # An identity or a strength for the whole batch is read again for each sample.
     identity_stride, strength_stride = int(identities > 1), int(len(strength) > 1)
-    routes = prepared.route_bias.shape[1]
-    route_weight = F.pad(prepared.route_weight, (0, 0, 0, _ROUTES - routes))
-    route_bias = F.pad(prepared.route_bias.float(), (0, _ROUTES - routes), value=torch.finfo(torch.float32).min)
-    strength = F.pad(strength.float(), (0, _ROUTES - components))
-
     weights = hidden_states.new_empty((batch, num_tokens, _ROUTES), dtype=torch.float32)
     inverse_std = hidden_states.new_empty((batch, num_tokens), dtype=torch.float32)
     block_n = 64
     blocks = triton.cdiv(num_tokens, block_n)
     _route_kernel[(blocks, batch)](
-        hidden_states, route_weight, route_bias, strength, weights, inverse_std, num_tokens, eps,
-        identity_stride, strength_stride,
-        DIM=dim, ROUTES=_ROUTES, BLOCK_N=block_n, BLOCK_D=128 if dim % 128 == 0 else 64, num_warps=4,
+        hidden_states, prepared.route_weight, prepared.route_bias.float(), strength.float(), weights, inverse_std,
+        num_tokens, eps, identity_stride, strength_stride,
+        DIM=dim, REAL_ROUTES=prepared.route_bias.shape[1], COMPONENTS=components, ROUTES=_ROUTES,
+        BLOCK_N=block_n, BLOCK_D=64, num_warps=4,
     )  # fmt: skip
     query = F.linear(hidden_states, prepared.query_weight)
     _attend_kernel[(blocks, heads, batch)](

@@ -33,6 +33,11 @@ def zero_init(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
+def versions(module: nn.Module) -> tuple[int, ...]:
+    """How often each weight has been written to in place, by an optimizer for one: what was made of them is then stale."""
+    return tuple(0 if p.is_inference() else p._version for p in module.parameters())
+
+
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """(b, n, h·d) → (b, h, n, d)."""
     return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)

@@ -102,6 +102,9 @@ class LocalRouter(Adapter):
         """
         keys = {ours: theirs.format(layer=layer) for ours, theirs in consisid.ROUTER_KEYS.items()}
         config, weights = consisid.read(repo_or_folder, keys, subfolder, **kwargs)
+        layers = config["num_layers"] // config["cross_attn_interval"]
+        if not 0 <= layer < layers:
+            raise ValueError(f"layer is {layer}, but '{repo_or_folder}' has {layers} cross-attentions: choose 0 to {layers - 1}.")
         router = cls(
             dim=config["num_attention_heads"] * config["attention_head_dim"],
             token_dim=config["LFE_output_dim"],
@@ -109,8 +112,8 @@ class LocalRouter(Adapter):
             num_heads=config["cross_attn_num_heads"],
             tokens_per_component=config["LFE_num_querie"],
         )
-        consisid.load(router, weights, partial=True)
-        return router
+        consisid.load(router, weights, keys)
+        return router.eval()
 
     def forward(
         self,

@@ -1,5 +1,6 @@
-"""The folder of all adapters, on disk and through the real Hub client; and what happens when it does not fit the pipeline."""
+"""The folder of all adapters: on disk, through the real Hub client, and where it does not fit the pipeline."""
 
+import json
 import os
 import socket
 import time
@@ -185,7 +186,11 @@ def test_the_card_of_all_records_what_the_adapters_belong_to(saved):
     card = ModelCard.load(saved / "README.md")
     assert card.data.license == "apache-2.0"
     assert card.data.base_model == "zai-org/CogVideoX-5b"
-    assert card.data.to_dict()["lavieid"] == {"block_idx": 1, "encoder": tiny.encoder().fingerprint()}
+    assert card.data.to_dict()["lavieid"] == {
+        "base_model": "zai-org/CogVideoX-5b",
+        "block_idx": 1,
+        "encoder": tiny.encoder().fingerprint(),
+    }
     for line in ("- Base model: zai-org/CogVideoX-5b", "- Transformer block: 1", "- Licence: apache-2.0"):
         assert line in card.text
     for name, adapter in adapters().items():
@@ -300,6 +305,16 @@ def test_foreign_files_of_a_repo_are_not_fetched(hub, saved, tmp_path):
     fetched = {request.split("/", 5)[-1] for request in hub.requests if request.startswith("GET /me/lavieid/resolve/")}
     assert fetched == FILES
     assert not (tmp_path / "marker").exists()
+
+
+def test_an_index_on_the_hub_cannot_name_a_pickle_as_a_shard(hub, saved):
+    router = saved / "router"
+    torch.save(tiny.router().state_dict(), router / "shard.bin")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tiny.router().state_dict(), "shard.bin")}
+    (router / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    assert equal(LocalRouter.from_pretrained(on_hub(hub, router)), tiny.router())
+    assert not any("shard.bin" in request or "index.json" in request for request in hub.requests)
+    assert equal(load_folder(on_hub(hub, saved, "me/all"))[0]["router"], tiny.router())  # does not read an index
 
 
 def test_a_second_pull_comes_from_the_cache(hub, saved):

@@ -129,7 +129,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize("kept", [0, 4, 100, -8])
 def test_a_truncated_file_is_refused_as_damaged(saved, kept):
     saved.write_bytes(saved.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"me\.safetensors' is damaged .*make it again"):
+    with pytest.raises(ValueError, match=r"me\.safetensors' is no identity file, or a damaged one"):
         Identity.load(saved)
 
 
@@ -140,7 +140,7 @@ def test_a_pickle_with_the_suffix_is_refused_and_never_unpickled(saved, tmp_path
     assert marker.exists()
     marker.unlink()
     saved.write_bytes(pickled)
-    with pytest.raises(ValueError, match="not a safetensors file"):
+    with pytest.raises(ValueError, match="no identity file"):
         Identity.load(saved)
     assert not marker.exists()
 
@@ -241,7 +241,7 @@ def test_what_is_no_identity_is_refused_with_what_would_be(pipe, tmp_path):
     with attach_lavieid(pipe, tiny.router()) as lavieid:
         with pytest.raises(ValueError, match=r"photo\.jpg' is no identity file .*give an Identity"):
             lavieid.set_identity("photo.jpg")
-        with pytest.raises(FileNotFoundError, match="me.safetensors"):
+        with pytest.raises(FileNotFoundError, match=r"me\.safetensors"):
             lavieid.set_identity(tmp_path / "me.safetensors")
         with pytest.raises(TypeError, match="component tokens, an Identity or the path"):
             lavieid.set_identity(7)
