@@ -119,9 +119,9 @@ def main() -> None:
     print(f"| two projections at the measured rate | {projections:.2f} | | {projections / step_without[0]:.2%} | |")
     print(f"| traffic that no fusion spares, at the measured bandwidth | {traffic:.2f} | | | |")
     print(
-        f"\nattach {attached_ms:.1f} ms, detach {detached_ms:.1f} ms, set_tokens {min(set_ms):.1f} to {max(set_ms):.1f} ms; "
-        f"memory of a step {memory_with - memory_without:+.3f} GiB with the router, whose weights and prepared form are "
-        f"{(router.num_parameters() + 2 * DIM * INNER) * 2 / 2**30:.2f} GiB"
+        f"\nattach {attached_ms:.1f} ms, detach {detached_ms:.1f} ms, set_tokens {min(set_ms):.1f} to "
+        f"{max(set_ms):.1f} ms; memory of a step {memory_with - memory_without:+.3f} GiB with the router, whose "
+        f"weights and prepared form are {(router.num_parameters() + 2 * DIM * INNER) * 2 / 2**30:.2f} GiB"
     )
 
 

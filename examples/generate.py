@@ -1,8 +1,9 @@
 """Generate one video without, with and again without LaVieID, and check that the adapters leave no trace.
 
     python examples/generate.py                     # a small CogVideoX built here, on the CPU: seconds, no download
-    python examples/generate.py --model zai-org/CogVideoX-5b --adapters me/lavieid-cogvideox-5b --identity me.safetensors
-    python examples/generate.py --full-size         # CogVideoX-5B's classes and sizes with random weights, on a GPU
+    python examples/generate.py --model zai-org/CogVideoX-5b --adapters me/lavieid-cogvideox-5b --identity
+    me.safetensors python examples/generate.py --full-size         # CogVideoX-5B's classes and sizes with random
+    weights, on a GPU
 
 The small and the full-size model have random weights: their pictures are noise, but every part of the way is the real
 one. Fresh adapters change nothing, so their last layers are perturbed here to make the effect visible.
@@ -37,7 +38,8 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def small_components(**transformer) -> dict:
-    """The components of a CogVideoX pipeline of a few hundred thousand random weights; keywords go to the transformer."""
+    """The components of a CogVideoX pipeline of a few hundred thousand random weights; keywords go to the
+    transformer."""
     torch.manual_seed(0)
     text = T5Config(vocab_size=32, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
     config = {
@@ -64,7 +66,9 @@ def full_size_pipeline() -> CogVideoXPipeline:
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
         components = {
-            "text_encoder": T5EncoderModel(T5Config(vocab_size=32, d_model=4096, d_kv=64, d_ff=64, num_layers=1)).eval(),
+            "text_encoder": T5EncoderModel(
+                T5Config(vocab_size=32, d_model=4096, d_kv=64, d_ff=64, num_layers=1)
+            ).eval(),
             "vae": AutoencoderKLCogVideoX(
                 block_out_channels=(128, 256, 256, 512), latent_channels=16, layers_per_block=3,
                 down_block_types=("CogVideoXDownBlock3D",) * 4, up_block_types=("CogVideoXUpBlock3D",) * 4,

@@ -1,4 +1,5 @@
-"""The files of an adapter: `config.json`, one safetensors file, a model card; loaded strictly, saved aside and renamed."""
+"""The files of an adapter: `config.json`, one safetensors file, a model card; loaded strictly, saved aside and
+renamed."""
 
 import os
 import tempfile
@@ -33,8 +34,8 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         raise ValueError(f"'{repo_id}' is neither a folder nor the id of a Hub repo: check the path.") from error
     except LocalEntryNotFoundError as error:
         raise OSError(
-            f"'{repo_id}' is no folder here, is not in the cache, and cannot be had from the Hub now ({error}). Check the "
-            "name, the connection and HF_HUB_OFFLINE."
+            f"'{repo_id}' is no folder here, is not in the cache, and cannot be had from the Hub now ({error}). Check "
+            "the name, the connection and HF_HUB_OFFLINE."
         ) from error
     except _TRANSPORT_ERRORS as error:
         if isinstance(error, OSError):  # the client's own, which says what is wrong
@@ -45,7 +46,8 @@ def hub_errors(repo_id: str) -> Iterator[None]:
 
 
 def fetch(repo_or_folder: str | os.PathLike, files: Sequence[str], **kwargs) -> Path:
-    """The folder itself, or a Hub repo's copy in the cache with those of `files` that the repo has; no others are fetched.
+    """The folder itself, or a Hub repo's copy in the cache with those of `files` that the repo has; no others are
+    fetched.
 
     Raises:
         ValueError: If it is neither a folder nor the id of a repo.
@@ -158,18 +160,19 @@ class Adapter(ModelMixin, ConfigMixin):
         for name in (CONFIG_NAME, weights):
             if not (folder / name).is_file():
                 raise ValueError(
-                    f"'{folder}' has no {name}, but {present}. Name the subfolder or the variant if it has one, or give a "
-                    "renamed file its name again; pickled weights are never loaded."
+                    f"'{folder}' has no {name}, but {present}. Name the subfolder or the variant if it has one, or "
+                    "give a renamed file its name again; pickled weights are never loaded."
                 )
         if list(folder.glob("*.index.json")):
             raise ValueError(
-                f"'{folder}' holds an index of several weight files, but an adapter has one, {weights}: delete the index."
+                f"'{folder}' holds an index of several weight files, but an adapter has one, {weights}: delete the "
+                "index."
             )
         config = cls.load_config(folder)
         if config.get("_class_name") != cls.__name__:
             raise ValueError(
-                f"'{folder}' holds a {config.get('_class_name')}, not a {cls.__name__}: load it with that class, or name the "
-                "right subfolder."
+                f"'{folder}' holds a {config.get('_class_name')}, not a {cls.__name__}: load it with that class, or "
+                "name the right subfolder."
             )
         foreign = sorted(k for k in config if not k.startswith("_") and k not in cls._get_init_keys(cls))
         if foreign:

@@ -41,7 +41,8 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 def read(
     repo_or_folder: str | os.PathLike, keys: Mapping[str, str], subfolder: str | None = "transformer", **kwargs
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a ConsisID transformer's config, and those of its weights that `keys` (ours → theirs) names, under our names.
+    """Read a ConsisID transformer's config, and those of its weights that `keys` (ours → theirs) names, under our
+    names.
 
     Files that hold none of them are not fetched. Keywords are `hf_hub_download`'s.
 
@@ -52,8 +53,8 @@ def read(
     config = json.loads(_file(repo_or_folder, "config.json", subfolder, **kwargs).read_text())
     if config.get("_class_name") != "ConsisIDTransformer3DModel" or not config.get("is_train_face"):
         raise ValueError(
-            f"'{repo_or_folder}' holds a {config.get('_class_name')} with is_train_face={config.get('is_train_face')}: give "
-            "a ConsisID checkpoint that has its face modules, and the subfolder of its transformer."
+            f"'{repo_or_folder}' holds a {config.get('_class_name')} with is_train_face={config.get('is_train_face')}: "
+            "give a ConsisID checkpoint that has its face modules, and the subfolder of its transformer."
         )
 
     def ours(name: str) -> str | None:
@@ -88,7 +89,8 @@ def load(module: nn.Module, weights: Mapping[str, Tensor], keys: Mapping[str, st
     missing = [name for name in missing if name.startswith(tuple(keys))]
     if missing or unexpected:
         raise ValueError(
-            f"The ConsisID checkpoint does not fit {type(module).__name__}.\n  missing keys: {', '.join(missing) or 'none'}\n"
+            f"The ConsisID checkpoint does not fit {type(module).__name__}.\n"
+            f"  missing keys: {', '.join(missing) or 'none'}\n"
             f"  unexpected keys: {', '.join(unexpected) or 'none'}"
         )
 

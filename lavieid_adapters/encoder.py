@@ -49,7 +49,9 @@ class LocalFacialEncoder(Adapter):
     ):
         super().__init__()
         if depth % num_scales:
-            raise ValueError(f"depth {depth} must be a multiple of num_scales {num_scales}: each scale has as many layers.")
+            raise ValueError(
+                f"depth {depth} must be a multiple of num_scales {num_scales}: each scale has as many layers."
+            )
         self._fingerprint: tuple[tuple[int, ...], str] | None = None
         self.extractor = LocalFacialExtractor(
             id_dim=id_dim,
@@ -65,7 +67,9 @@ class LocalFacialEncoder(Adapter):
         )
 
     @classmethod
-    def from_consisid(cls, repo_or_folder: str, subfolder: str | None = "transformer", **kwargs) -> "LocalFacialEncoder":
+    def from_consisid(
+        cls, repo_or_folder: str, subfolder: str | None = "transformer", **kwargs
+    ) -> "LocalFacialEncoder":
         """Start from the local facial extractor of a ConsisID checkpoint.
 
         Args:
@@ -106,8 +110,8 @@ class LocalFacialEncoder(Adapter):
             id_embeds = id_embeds[:, None].expand(-1, components, -1)
         if tuple(id_embeds.shape) != (batch, components, c.id_dim):
             raise ValueError(
-                f"id_embeds has shape {tuple(id_embeds.shape)}, but must be ({batch}, {c.id_dim}) or ({batch}, {components}, "
-                f"{c.id_dim}) beside these feature maps."
+                f"id_embeds has shape {tuple(id_embeds.shape)}, but must be ({batch}, {c.id_dim}) or ({batch}, "
+                f"{components}, {c.id_dim}) beside these feature maps."
             )
         # The extractor is diffusers' own, whose layers take no other dtype than that of their weights.
         features = [v.flatten(0, 1).to(self.dtype) for v in (id_embeds, *vit_hidden_states)]
@@ -139,7 +143,8 @@ class LocalFacialEncoder(Adapter):
         return Identity(tokens[0], mask, tuple(names), self.fingerprint())
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell encoders apart: SHA-256 over names, shapes and signs of up to 4096 values a tensor.
+        """16 hexadecimal digits that tell encoders apart: SHA-256 over names, shapes and signs of up to 4096 values a
+        tensor.
 
         Signs, because they are the same in every dtype that the encoder may be loaded in.
         """

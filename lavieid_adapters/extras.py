@@ -14,5 +14,6 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"This needs {module}, which cannot be imported ({error}). Install it with: pip install 'lavieid-adapters[{extra}]'"
+            f"This needs {module}, which cannot be imported ({error}). Install it with: pip install "
+            f"'lavieid-adapters[{extra}]'"
         ) from error

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,8 +37,8 @@ class Metadata:
         # A local copy has the name of the model, not of its owner.
         if self.base_model and base_model and Path(self.base_model).name.lower() != Path(base_model).name.lower():
             warnings.warn(
-                f"These adapters were trained on '{self.base_model}', but the pipeline is '{base_model}': expect a worse "
-                "likeness, or use the adapters of that model.",
+                f"These adapters were trained on '{self.base_model}', but the pipeline is '{base_model}': expect a "
+                "worse likeness, or use the adapters of that model.",
                 stacklevel=3,
             )
         if block_idx is None or block_idx == self.block_idx:
@@ -47,6 +47,29 @@ class Metadata:
             f"The router was trained for block {self.block_idx}, but is attached to block {block_idx}.", stacklevel=3
         )
         return replace(self, block_idx=block_idx)
+
+
+def by_name(adapters: Adapter | Iterable[Adapter] | Mapping[str, Adapter]) -> dict[str, Adapter]:
+    """One adapter, several, or a mapping, as a mapping by the names of `ADAPTERS`.
+
+    Raises:
+        TypeError: If something else is among them.
+        ValueError: If there is none.
+    """
+    if isinstance(adapters, Adapter):
+        adapters = [adapters]
+    if not isinstance(adapters, Mapping):
+        adapters = list(adapters)
+        adapters = {
+            next((n for n, cls in ADAPTERS.items() if isinstance(a, cls)), type(a).__name__): a for a in adapters
+        }
+    for name, adapter in adapters.items():
+        if name not in ADAPTERS or not isinstance(adapter, ADAPTERS[name]):
+            expected = ", ".join(f"{n}: {cls.__name__}" for n, cls in ADAPTERS.items())
+            raise TypeError(f"'{name}' is a {type(adapter).__name__}, but adapters are {expected}.")
+    if not adapters:
+        raise ValueError("No adapter was given: pass a router, TAM or both.")
+    return dict(adapters)
 
 
 def load_folder(repo_or_folder: str | os.PathLike, torch_dtype=None, **kwargs) -> tuple[dict[str, Adapter], Metadata]:
@@ -74,7 +97,9 @@ def load_folder(repo_or_folder: str | os.PathLike, torch_dtype=None, **kwargs) -
         }
     if not adapters:
         present = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
-        raise ValueError(f"'{repo_or_folder}' has none of {', '.join(ADAPTERS)}, but {present}: is it an adapter folder?")
+        raise ValueError(
+            f"'{repo_or_folder}' has none of {', '.join(ADAPTERS)}, but {present}: is it an adapter folder?"
+        )
     return adapters, _read_card(folder)
 
 

@@ -1,6 +1,6 @@
 """Attaching a local router to a transformer: one hook a block, one handle a router, the conditioning on the handle."""
 
-# b batch of the host · k identities · m components · n video tokens
+# b batch of the host · m components · n video tokens
 
 import math
 import warnings
@@ -12,12 +12,12 @@ from diffusers.hooks import ModelHook
 from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor, nn
 
+from .conditioning import Conditioning
 from .hooks import insert_innermost, remove_innermost
 from .hosts import Host, activation_dtype, find_block, find_host, token_width
 from .identity import FACIAL_COMPONENTS
-from .layers import versions
 from .observer import Observer
-from .router import LocalRouter, PreparedIdentity
+from .router import LocalRouter
 
 _HOOK_NAME = "lavieid_router"
 
@@ -79,25 +79,15 @@ class RouterHandle:
             ValueError, TypeError: If the tokens are not the router's; what was set before stays.
         """
         self._check_attached()
-        if tokens.ndim == 3:
-            tokens, mask = tokens[None], None if mask is None else mask[None]
-        mask = self.router.check_tokens(tokens, mask)
-        if not tokens.isfinite().all():
-            raise ValueError("component tokens hold NaN or infinite values: encode the photo again.")
-        if videos_per_prompt < 1:
-            raise ValueError(f"videos_per_prompt is {videos_per_prompt}, but must be at least 1.")
-        self._tokens, self._mask, self._videos = tokens, mask, videos_per_prompt
-        self._prepared = None
-        if len(tokens) == 1:  # what several become depends on the batch
+        conditioning = Conditioning(self.router, tokens, mask, videos_per_prompt)
+        if len(conditioning) == 1 and not tokens.requires_grad:  # what several become depends on the batch
             with torch.no_grad():
-                self._prepare(self.router.device, activation_dtype(self.transformer), batch=1)
+                conditioning.prepared(self.router.device, activation_dtype(self.transformer), batch=1)
+        self._conditioning = conditioning
 
     def clear(self) -> None:
         """Forget the identities: the host's output is unchanged until new ones are set."""
-        self._tokens: Tensor | None = None
-        self._mask: Tensor | None = None
-        self._videos = 1
-        self._prepared: tuple[PreparedIdentity, tuple, tuple] | None = None
+        self._conditioning: Conditioning | None = None
         self._warned = False
 
     @property
@@ -125,7 +115,8 @@ class RouterHandle:
         self._update_strength()
 
     def _update_strength(self) -> None:
-        # alpha a component, (1, m): a tensor, so that neither a change of it nor a window recompiles or makes the host wait.
+        # alpha a component, (1, m): a tensor, so that neither a change of it nor a window recompiles or makes the host
+        # wait.
         scales = [self._scale * s for s in self._component_scales.values()]
         self._strength = torch.tensor([scales], device=self._strength.device)
 
@@ -133,8 +124,8 @@ class RouterHandle:
     def start(self) -> float:
         """The fraction of the denoising run, from 0 to 1, before which the router does not act.
 
-        The fraction is that of the steps in a pipeline (`attach_lavieid`); a transformer alone knows only the timestep t,
-        and takes 1 - t / 1000.
+        The fraction is that of the steps in a pipeline (`attach_lavieid`); a transformer alone knows only the timestep
+        t, and takes 1 - t / 1000.
         """
         return self._window[0]
 
@@ -217,7 +208,8 @@ class RouterHandle:
     def __repr__(self) -> str:
         if not self._attached:
             return "RouterHandle(detached)"
-        identities = "no identity" if self._tokens is None else f"{len(self._tokens)} identities"
+        count = 0 if self._conditioning is None else len(self._conditioning)
+        identities = {0: "no identity", 1: "1 identity"}.get(count, f"{count} identities")
         return (
             f"RouterHandle({self.router.num_parameters() / 1e6:.1f} M parameters after block {self.block_idx} of "
             f"{type(unwrap_module(self.transformer)).__name__}, {identities}, scale {self.scale:g}, "
@@ -228,7 +220,7 @@ class RouterHandle:
         """Eq. 3 on the video stream (b, n, D') that leaves the block, with what is set on this handle."""
         if not self.enabled:
             return hidden_states
-        if self._tokens is None:
+        if self._conditioning is None:
             if not self._warned:
                 self._warned = True
                 warnings.warn(
@@ -239,8 +231,9 @@ class RouterHandle:
             return hidden_states
         while self.notices:
             warnings.warn(self.notices.pop(), stacklevel=2)
-        prepared = self._prepare(hidden_states.device, hidden_states.dtype, len(hidden_states))
-        # A checkpoint's second call, in the backward pass, must neither be recorded nor save other tensors than the first.
+        prepared = self._conditioning.prepared(hidden_states.device, hidden_states.dtype, len(hidden_states))
+        # A checkpoint's second call, in the backward pass, must neither be recorded nor save other tensors than the
+        # first.
         if self._record is not None and torch._C._current_graph_task_id() == -1:
             with torch.no_grad():
                 weights = self.router.prepared_weights(hidden_states, prepared).expand(len(hidden_states), -1, -1)
@@ -253,32 +246,6 @@ class RouterHandle:
             inside = (progress >= self.start) & ((progress < self.end) | (self.end == 1))
             strength = strength * inside[:, None]
         return self.router.apply_prepared(hidden_states, prepared, strength, self._host.fresh_output)
-
-    def _prepare(self, device: torch.device, dtype: torch.dtype, batch: int) -> PreparedIdentity:
-        """The prepared form for a batch of activations, kept until these, the tokens or the router's weights change."""
-        several = len(self._tokens) > 1
-        trains = torch.is_grad_enabled() and (
-            self._tokens.requires_grad or any(p.requires_grad for p in self.router.parameters())
-        )
-        key = (device, dtype, batch if several else None)
-        # Weights are not written to within a compiled forward, and their version counters would break its graph.
-        written = () if torch.compiler.is_compiling() else versions(self.router)
-        if self._prepared is not None and not trains:
-            prepared, *made_for = self._prepared
-            if made_for == [key, written] or (torch.compiler.is_compiling() and made_for[0] == key):
-                return prepared
-        if self.router.device != device:
-            self.router.to(device)
-        if self._tokens.device != device:
-            self._tokens, self._mask = self._tokens.to(device), self._mask.to(device)
-        with torch.set_grad_enabled(trains):
-            prepared = self.router.prepare(self._tokens, self._mask, dtype)
-            if several:
-                index = _identity_index(batch, len(self._tokens), self._videos)
-                prepared = prepared.select(torch.tensor(index, device=device))
-        if not trains:  # a graph that is kept would be walked twice
-            self._prepared = (prepared, key, written)
-        return prepared
 
     def _check_attached(self) -> None:
         if not self._attached:
@@ -296,7 +263,8 @@ def attach(
     """Let a local router steer the video tokens that leave one block of a transformer (eq. 3).
 
     Args:
-        router: The router; moved to the transformer's device. Its dtype may be any: results have that of the activations.
+        router: The router; moved to the transformer's device. Its dtype may be any: results have that of the
+            activations.
         transformer: A video transformer of diffusers, or any other that `host` describes.
         block_idx: The block; negative from the last.
         host: Description of the transformer, if this library and diffusers do not know it.
@@ -306,26 +274,31 @@ def attach(
         The handle, on which the identity, the strength and `detach` are.
 
     Raises:
-        ValueError: If the blocks are not known, the block is not there, the widths differ, or the router is on it already.
+        ValueError: If the blocks are not known, the block is not there, the widths differ, or the router is on it
+            already.
     """
     host = host or find_host(transformer)
     block = find_block(transformer, host, block_idx)
     width = token_width(transformer)
     if width not in (None, router.config.dim):
         raise ValueError(
-            f"The router is {router.config.dim} wide, but the video tokens of {type(transformer).__name__} are {width}: use a "
-            f"router made for it, such as LocalRouter(dim={width})."
+            f"The router is {router.config.dim} wide, but the video tokens of {type(transformer).__name__} are "
+            f"{width}: use a router made for it, such as LocalRouter(dim={width})."
         )
     if names is None:
         count = router.config.num_components
         names = FACIAL_COMPONENTS if count == len(FACIAL_COMPONENTS) else [f"component_{i}" for i in range(count)]
     if len(names) != router.config.num_components:
-        raise ValueError(f"{len(names)} names for the router's {router.config.num_components} components: give one each.")
+        raise ValueError(
+            f"{len(names)} names for the router's {router.config.num_components} components: give one each."
+        )
 
     registry = getattr(block, "_diffusers_hook", None)
     hook = registry and registry.get_hook(_HOOK_NAME)
     if hook is not None and any(handle.router is router for handle in hook.handles):
-        raise ValueError(f"This router is attached to block {block_idx} already: detach it first, or attach another one.")
+        raise ValueError(
+            f"This router is attached to block {block_idx} already: detach it first, or attach another one."
+        )
     handle = RouterHandle(router, transformer, block_idx, host, names)
     device = next((p.device for p in block.parameters() if p.device.type != "meta"), None)
     if device is not None:
@@ -335,18 +308,6 @@ def attach(
         insert_innermost(block, hook, _HOOK_NAME)
     hook.handles.append(handle)
     return handle
-
-
-def _identity_index(batch: int, identities: int, videos: int) -> list[int]:
-    """Which identity each sample shows; see `RouterHandle.set_tokens`."""
-    passes, rest = divmod(batch, identities * videos)
-    if rest or passes not in (1, 2):
-        raise ValueError(
-            f"{identities} identities with {videos} videos a prompt do not fit a batch of {batch}, which must be "
-            f"{identities * videos} samples, or {2 * identities * videos} under guidance: give one identity a prompt, or one "
-            "for all, and the pipeline's num_videos_per_prompt."
-        )
-    return [i for i in range(identities) for _ in range(videos)] * passes
 
 
 def _finite(name: str, value: float) -> float:

@@ -62,4 +62,3 @@ def _slots(block: nn.Module) -> Iterator[tuple[Any, str]]:
 
 def _is_own_forward(block: nn.Module, forward: Callable | None) -> bool:
     return getattr(forward, "__func__", None) is type(block).forward and forward.__self__ is block
-

@@ -1,4 +1,5 @@
-"""What is known of each host: where its blocks are, which of their outputs is the video stream, its token grid, its latents."""
+"""What is known of each host: where its blocks are, which of their outputs is the video stream, its token grid, its
+latents."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,8 +64,8 @@ def find_host(transformer: nn.Module) -> Host:
     lists = [name for name, child in transformer.named_children() if isinstance(child, nn.ModuleList)]
     raise ValueError(
         f"The blocks of {type(transformer).__name__} are not known. Describe it: attach(router, transformer, host=Host("
-        f"blocks='{lists[0] if lists else 'name of its ModuleList'}', stream=0)), where stream is the index of the video "
-        "tokens in a block's output."
+        f"blocks='{lists[0] if lists else 'name of its ModuleList'}', stream=0)), where stream is the index of the "
+        "video tokens in a block's output."
     )
 
 
@@ -76,7 +77,9 @@ def find_block(transformer: nn.Module, host: Host, block_idx: int) -> nn.Module:
     """
     blocks = getattr(unwrap_module(transformer), host.blocks, None)
     if not isinstance(blocks, nn.ModuleList):
-        raise ValueError(f"{type(transformer).__name__} has no block list '{host.blocks}': correct the Host's `blocks`.")
+        raise ValueError(
+            f"{type(transformer).__name__} has no block list '{host.blocks}': correct the Host's `blocks`."
+        )
     if not -len(blocks) <= block_idx < len(blocks):
         raise ValueError(
             f"block_idx is {block_idx}, but {type(transformer).__name__} has {len(blocks)} blocks: choose 0 to "

@@ -42,8 +42,8 @@ class Identity:
                 raise TypeError(f"Identity {name} is a {type(value).__name__}, but must be a torch.Tensor.")
         if tokens.ndim != 3 or not tokens.is_floating_point():
             raise ValueError(
-                f"Identity tokens are {tokens.dtype} of shape {tuple(tokens.shape)}, but must be floating point of (num_"
-                "components, tokens_per_component, token_dim)."
+                f"Identity tokens are {tokens.dtype} of shape {tuple(tokens.shape)}, but must be floating point of "
+                "(num_components, tokens_per_component, token_dim)."
             )
         mask = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device) if self.mask is None else self.mask
         if mask.dtype != torch.bool or mask.shape != tokens.shape[:1] or len(self.names) != len(tokens):
@@ -85,7 +85,9 @@ class Identity:
                 metadata, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
             if metadata.get("format") != _FORMAT:
                 raise ValueError(f"it holds {', '.join(sorted(tensors)[:4]) or 'nothing'}; save one with Identity.save")
-            return cls(tensors["tokens"], tensors["mask"], tuple(json.loads(metadata["names"])), metadata["fingerprint"])
+            return cls(
+                tensors["tokens"], tensors["mask"], tuple(json.loads(metadata["names"])), metadata["fingerprint"]
+            )
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"'{path}' is no identity file, or a damaged one: {error}") from error
 

@@ -67,7 +67,8 @@ if triton is not None:
         HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, COMPONENTS: tl.constexpr, LENGTH: tl.constexpr,
         ROUTES: tl.constexpr, BLOCK_N: tl.constexpr,
     ):  # fmt: skip
-        """Per token and head: sum over components of w_m · attention over the component's tokens, in place of the query."""
+        """Per token and head: sum over components of w_m · attention over the component's tokens, in place of the
+        query."""
         log2_e: tl.constexpr = 1.4426950408889634
         head, sample = tl.program_id(1), tl.program_id(2).to(tl.int64)
         rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -126,7 +127,8 @@ def rotate_query_key(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def usable(hidden_states: Tensor, prepared) -> bool:
-    """Whether the kernels can take these tensors: a GPU with Triton, 16-bit floats, no gradient, and sizes they tile."""
+    """Whether the kernels can take these tensors: a GPU with Triton, 16-bit floats, no gradient, and sizes they
+    tile."""
     _, _, context, head_dim = prepared.key.shape
     components = prepared.visible.shape[1]
     length = context // components

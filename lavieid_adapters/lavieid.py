@@ -1,21 +1,22 @@
 """LaVieID on a pipeline: the router after a block of its transformer, TAM before its VAE decodes."""
 
 import contextlib
-import functools
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .handle import RouterHandle, attach
 from .checkpoint import Adapter, upload
+from .decoder import RefiningDecoder
 from .encoder import LocalFacialEncoder
-from .folder import ADAPTERS, Metadata, load_folder, save_folder
+from .folder import ADAPTERS, Metadata, by_name, load_folder, save_folder
+from .handle import RouterHandle, attach
 from .hosts import Host, activation_dtype, find_host, token_width
 from .identity import Identity
 from .router import LocalRouter
@@ -30,23 +31,9 @@ _PIPELINES = (
 )
 
 _UNTRAINED = (
-    "These LaVieID adapters are fresh and untrained, so they change nothing: give attach_lavieid a trained checkpoint, or "
-    "train them."
+    "These LaVieID adapters are fresh and untrained, so they change nothing: give attach_lavieid a trained checkpoint, "
+    "or train them."
 )
-
-
-class RefiningDecoder:
-    """Stands in for a pipeline's `decode_latents`: refines the latents with each attached TAM, then decodes."""
-
-    def __init__(self, decode: Callable):
-        self.decode = decode
-        self.refiners: list[LaVieID] = []
-        functools.update_wrapper(self, decode)
-
-    def __call__(self, latents: Tensor, *args, **kwargs):
-        for refiner in self.refiners:
-            latents = refiner._refine_once(latents)
-        return self.decode(latents, *args, **kwargs)
 
 
 def _of_handle(name: str) -> property:
@@ -94,14 +81,14 @@ class LaVieID:
         """Set whose identity is generated from now on.
 
         Args:
-            identity: Component tokens (M, L, D) or (identities, M, L, D), an `Identity`, the path of its file, or a list
-                of these, one a prompt.
+            identity: Component tokens (M, L, D) or (identities, M, L, D), an `Identity`, the path of its file, or a
+                list of these, one a prompt.
             mask: For tokens: (M,) or (identities, M), bool; False where a photo does not show the component.
             videos_per_prompt: The pipeline's `num_videos_per_prompt`, where several identities are given.
 
         Raises:
-            ValueError, TypeError: If the identity is not one that this router can use: another encoder's, other sizes, or
-                a photo. What was set before stays.
+            ValueError, TypeError: If the identity is not one that this router can use: another encoder's, other sizes,
+                or a photo. What was set before stays.
             FileNotFoundError: If the file is not there.
         """
         handle = self._need_handle()
@@ -115,7 +102,9 @@ class LaVieID:
             raise ValueError("No identity was given; to forget the one that is set, call clear().")
         shapes = {tuple(i.tokens.shape) for i in identities}
         if len(shapes) > 1:
-            raise ValueError(f"The identities have tokens of different shapes, {sorted(shapes)}: encode all with one encoder.")
+            raise ValueError(
+                f"The identities have tokens of different shapes, {sorted(shapes)}: encode all with one encoder."
+            )
         handle.set_tokens(
             torch.stack([i.tokens for i in identities]), torch.stack([i.mask for i in identities]), videos_per_prompt
         )
@@ -131,12 +120,14 @@ class LaVieID:
         elif isinstance(identity, Tensor):
             identity = Identity(identity, names=self.handle.component_scales)
         elif not isinstance(identity, Identity):
-            raise TypeError(f"An identity is component tokens, an Identity or the path of its file, not {type(identity)}.")
+            raise TypeError(
+                f"An identity is component tokens, an Identity or the path of its file, not {type(identity)}."
+            )
         ours = self.encoder.fingerprint() if self.encoder is not None else self.metadata.encoder
         if identity.fingerprint and ours and identity.fingerprint != ours:
             raise ValueError(
-                f"This identity was made by encoder {identity.fingerprint}, but these adapters belong to encoder {ours}: "
-                "encode the photo again with theirs."
+                f"This identity was made by encoder {identity.fingerprint}, but these adapters belong to encoder "
+                f"{ours}: encode the photo again with theirs."
             )
         return identity
 
@@ -192,11 +183,12 @@ class LaVieID:
             if rest != latents.device:
                 self.tam.to("cpu")
         refined = refined.clone() if refined is latents else refined
-        refined.refined_by_lavieid = self.tam  # goes with the tensor, so that it is not refined a second time
+        refined.refined_by_lavieid = weakref.ref(self.tam)  # on the tensor, so that it is not refined a second time
         return refined
 
     def _refine_once(self, latents: Tensor) -> Tensor:
-        return latents if getattr(latents, "refined_by_lavieid", None) is self.tam else self.refine(latents)
+        refined_by = getattr(latents, "refined_by_lavieid", None)
+        return latents if refined_by is not None and refined_by() is self.tam else self.refine(latents)
 
     def save_pretrained(self, save_directory: str | os.PathLike, license: str = "apache-2.0") -> None:
         """Write a folder of `router/`, `encoder/` and `tam/` with a model card, aside first and then renamed."""
@@ -204,22 +196,20 @@ class LaVieID:
         save_folder(adapters, save_directory, self.metadata, license)
 
     def push_to_hub(self, repo_id: str, license: str = "apache-2.0", **kwargs):
-        """Upload what `save_pretrained` writes, as one commit. Keywords: `token`, `private`, `create_pr`, `commit_message`."""
+        """Upload what `save_pretrained` writes, as one commit; `token`, `private`, `create_pr`, `commit_message`."""
         with tempfile.TemporaryDirectory() as scratch:
             self.save_pretrained(Path(scratch, "lavieid"), license)
             return upload(Path(scratch, "lavieid"), repo_id, **kwargs)
 
     def detach(self) -> None:
-        """Take the adapters off and forget the identity; the pipeline is then what it was. A second call does nothing."""
+        """Take the adapters off and forget the identity; the pipeline is then what it was. A second call does
+        nothing."""
         if not self._attached:
             return
         if self.handle is not None:
             self.handle.detach()
         if self._decoder is not None:
-            self._decoder.refiners.remove(self)
-            # What others have wrapped around it stays, and finds nothing to refine.
-            if not self._decoder.refiners and self.pipe.__dict__.get("decode_latents") is self._decoder:
-                del self.pipe.decode_latents
+            self._decoder.take_off(self.pipe, self._refine_once)
         self._attached, self._decoder = False, None
 
     def __enter__(self) -> "LaVieID":
@@ -235,11 +225,13 @@ class LaVieID:
         if self.handle is not None:
             lines.append(f"  router: {self.handle!r}")
         if self.encoder is not None:
-            lines.append(f"  encoder: {self.encoder.num_parameters() / 1e6:.1f} M parameters, {self.encoder.fingerprint()}")
+            lines.append(
+                f"  encoder: {self.encoder.num_parameters() / 1e6:.1f} M parameters, {self.encoder.fingerprint()}"
+            )
         if self.tam is not None:
             lines.append(
-                f"  tam: {self.tam.num_parameters() / 1e6:.1f} M parameters before the VAE decodes, {self.chunks} chunks, "
-                f"beta {self.beta:g}"
+                f"  tam: {self.tam.num_parameters() / 1e6:.1f} M parameters before the VAE decodes, {self.chunks} "
+                f"chunks, beta {self.beta:g}"
             )
         return "\n".join(lines)
 
@@ -260,8 +252,8 @@ def attach_lavieid(
 
     Args:
         pipe: A CogVideoX pipeline (text, image or video to video, Fun control) or a ConsisID pipeline.
-        adapters: A Hub repo, a folder, or built adapters (one, several, or by the names "router", "encoder", "tam"); None
-            gives fresh ones of the pipe's dimensions, which change nothing until they are trained.
+        adapters: A Hub repo, a folder, or built adapters (one, several, or by the names "router", "encoder", "tam");
+            None gives fresh ones of the pipe's dimensions, which change nothing until they are trained.
         block_idx: The block that the router follows; that of the checkpoint, or 0, if None.
         kwargs: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
 
@@ -272,7 +264,9 @@ def attach_lavieid(
         ValueError: If the pipeline is not supported, or the adapters do not fit it; the pipeline is untouched then.
     """
     if not any(cls.__name__ in _PIPELINES for cls in type(pipe).__mro__):
-        raise ValueError(f"{type(pipe).__name__} is not supported: use one of {', '.join(_PIPELINES)}, or attach() a router.")
+        raise ValueError(
+            f"{type(pipe).__name__} is not supported: use one of {', '.join(_PIPELINES)}, or attach() a router."
+        )
     host = find_host(pipe.transformer)
     dtype = activation_dtype(pipe.transformer)
     metadata = Metadata(base_model=_name(pipe), block_idx=block_idx or 0)
@@ -282,7 +276,7 @@ def attach_lavieid(
     elif isinstance(adapters, str | os.PathLike):
         adapters, saved = load_folder(adapters, torch_dtype=dtype, **kwargs)
         metadata = saved.checked_against(metadata.base_model, block_idx)
-    adapters = _by_name(adapters)
+    adapters = by_name(adapters)
 
     tam = adapters.get("tam")
     channels = pipe.vae.config.latent_channels
@@ -300,26 +294,8 @@ def attach_lavieid(
         # A video-to-video run is the last `num_timesteps` of the scheduler's.
         lavieid.handle.observer.timesteps = lambda: pipe.scheduler.timesteps[-pipe.num_timesteps :]
     if tam is not None:
-        if not isinstance(pipe.decode_latents, RefiningDecoder):
-            pipe.decode_latents = RefiningDecoder(pipe.decode_latents)
-        lavieid._decoder = pipe.decode_latents
-        lavieid._decoder.refiners.append(lavieid)
+        lavieid._decoder = RefiningDecoder.put_on(pipe, lavieid._refine_once)
     return lavieid
-
-
-def _by_name(adapters) -> dict[str, Adapter]:
-    if isinstance(adapters, Adapter):
-        adapters = [adapters]
-    if not isinstance(adapters, Mapping):
-        adapters = list(adapters)
-        adapters = {next((n for n, cls in ADAPTERS.items() if isinstance(a, cls)), type(a).__name__): a for a in adapters}
-    for name, adapter in adapters.items():
-        if name not in ADAPTERS or not isinstance(adapter, ADAPTERS[name]):
-            expected = ", ".join(f"{n}: {cls.__name__}" for n, cls in ADAPTERS.items())
-            raise TypeError(f"'{name}' is a {type(adapter).__name__}, but adapters are {expected}.")
-    if not adapters:
-        raise ValueError("No adapter was given: pass a router, TAM or both.")
-    return dict(adapters)
 
 
 def _fresh(pipe, host: Host, dtype: torch.dtype) -> dict[str, Adapter]:

@@ -11,7 +11,8 @@ from . import kernels
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` whose weight is cast to its input's dtype, so that weights may be stored in another one (fp8, float32)."""
+    """`nn.Linear` whose weight is cast to its input's dtype, so that weights may be stored in another one (fp8,
+    float32)."""
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
@@ -34,7 +35,8 @@ def zero_init(layer: nn.Linear) -> nn.Linear:
 
 
 def versions(module: nn.Module) -> tuple[int, ...]:
-    """How often each weight has been written to in place, by an optimizer for one: what was made of them is then stale."""
+    """How often each weight has been written to in place, by an optimizer for one: what was made of them is then
+    stale."""
     return tuple(0 if p.is_inference() else p._version for p in module.parameters())
 
 
@@ -44,7 +46,8 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
 
 
 class CrossAttention(nn.Module):
-    """phi of eqs. 3 and 4: queries from `hidden_states`, keys and values from `context`, layer norm on both sides, no biases.
+    """phi of eqs. 3 and 4: queries from `hidden_states`, keys and values from `context`, layer norm on both sides, no
+    biases.
 
     Args:
         dim: Width of `hidden_states` and of the output.
@@ -93,7 +96,8 @@ def add_linear(x: Tensor, layer: Linear, y: Tensor) -> Tensor:
 
 
 class CausalBlock(nn.Module):
-    """One layer of psi (eq. 4): pre-norm self-attention in which a frame sees itself and earlier frames, then a feed-forward.
+    """One layer of psi (eq. 4): pre-norm self-attention in which a frame sees itself and earlier frames, then a
+    feed-forward.
 
     Args:
         dim: Width of the tokens.

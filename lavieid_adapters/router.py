@@ -37,7 +37,10 @@ class PreparedIdentity:
         """The prepared form of the batch in which sample i shows identity index[i]."""
         shared = ("query_weight", "out_weight")
         return PreparedIdentity(
-            **{f.name: getattr(self, f.name) if f.name in shared else getattr(self, f.name)[index] for f in fields(self)}
+            **{
+                f.name: getattr(self, f.name) if f.name in shared else getattr(self, f.name)[index]
+                for f in fields(self)
+            }
         )
 
 
@@ -89,7 +92,8 @@ class LocalRouter(Adapter):
     def from_consisid(
         cls, repo_or_folder: str, layer: int = 0, subfolder: str | None = "transformer", **kwargs
     ) -> "LocalRouter":
-        """Start phi from one of ConsisID's cross-attentions; what eq. 2 needs starts afresh, and the router is no no-op.
+        """Start phi from one of ConsisID's cross-attentions; what eq. 2 needs starts afresh, and the router is no
+        no-op.
 
         Args:
             repo_or_folder: A Hub repo, or a folder, of a ConsisID pipeline or transformer.
@@ -104,7 +108,9 @@ class LocalRouter(Adapter):
         config, weights = consisid.read(repo_or_folder, keys, subfolder, **kwargs)
         layers = config["num_layers"] // config["cross_attn_interval"]
         if not 0 <= layer < layers:
-            raise ValueError(f"layer is {layer}, but '{repo_or_folder}' has {layers} cross-attentions: choose 0 to {layers - 1}.")
+            raise ValueError(
+                f"layer is {layer}, but '{repo_or_folder}' has {layers} cross-attentions: choose 0 to {layers - 1}."
+            )
         router = cls(
             dim=config["num_attention_heads"] * config["attention_head_dim"],
             token_dim=config["LFE_output_dim"],
@@ -143,18 +149,17 @@ class LocalRouter(Adapter):
     def route_logits(
         self, hidden_states: Tensor, component_tokens: Tensor, component_mask: Tensor | None = None
     ) -> Tensor:
-        """The softmax's input in eq. 2, (batch, num_components, tokens) in float32 or wider; the background, if the router
-        has one, is one more row at the end. Arguments as in `forward`."""
+        """The softmax's input in eq. 2, (batch, num_components, tokens) in float32 or wider; the background, if the
+        router has one, is one more row at the end. Arguments as in `forward`."""
         prepared = self.prepare(component_tokens, component_mask, hidden_states.dtype)
         return self._logits(self._normalise(hidden_states), prepared).transpose(1, 2)
 
     def route_weights(
         self, hidden_states: Tensor, component_tokens: Tensor, component_mask: Tensor | None = None
     ) -> Tensor:
-        """w of eq. 2, (batch, num_components, tokens): what the background takes is left out. Arguments as in `forward`."""
-        return self.prepared_weights(
-            hidden_states, self.prepare(component_tokens, component_mask, hidden_states.dtype)
-        )
+        """w of eq. 2, (batch, num_components, tokens): what the background takes is left out. Arguments as in
+        `forward`."""
+        return self.prepared_weights(hidden_states, self.prepare(component_tokens, component_mask, hidden_states.dtype))
 
     def prepare(
         self, component_tokens: Tensor, component_mask: Tensor | None = None, dtype: torch.dtype | None = None
@@ -233,7 +238,8 @@ class LocalRouter(Adapter):
         return weights.transpose(1, 2)
 
     def _normalise(self, hidden_states: Tensor) -> Tensor:
-        # Gains and biases are in the prepared weights; phi's query norm and eq. 2's norm of z are the same but for those.
+        # Gains and biases are in the prepared weights; phi's query norm and eq. 2's norm of z are the same but for
+        # those.
         return F.layer_norm(hidden_states, hidden_states.shape[-1:], eps=self.norm_video.eps)
 
     def _logits(self, x: Tensor, prepared: PreparedIdentity) -> Tensor:
@@ -274,11 +280,12 @@ class LocalRouter(Adapter):
             )
         if identities not in (1, len(hidden_states)):
             raise ValueError(
-                f"component_tokens holds {identities} identities for a batch of {len(hidden_states)}: give one, or one a "
-                "sample."
+                f"component_tokens holds {identities} identities for a batch of {len(hidden_states)}: give one, or one "
+                "a sample."
             )
 
 
 def _centred(weight: Tensor) -> Tensor:
-    """Take each row's mean off: W (z - mean(z)) = (W - mean of W's row) z, so layer norm's centring costs nothing a step."""
+    """Take each row's mean off: W (z - mean(z)) = (W - mean of W's row) z, so layer norm's centring costs nothing a
+    step."""
     return weight - weight.mean(dim=-1, keepdim=True)

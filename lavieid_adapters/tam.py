@@ -1,4 +1,5 @@
-"""The temporal autoregressive module, TAM (eq. 4): denoised latents corrected chunk by chunk before they are decoded."""
+"""The temporal autoregressive module, TAM (eq. 4): denoised latents corrected chunk by chunk before they are
+decoded."""
 
 # b batch · f frames · c channels · h, w height and width of the latents · p tokens a frame · d dim · s patch_size
 
@@ -53,7 +54,8 @@ class TAM(Adapter):
         super().__init__()
         if dim % (2 * num_heads):
             raise ValueError(
-                f"dim {dim} over num_heads {num_heads} must give an even number of channels a head: choose another count."
+                f"dim {dim} over num_heads {num_heads} must give an even number of channels a head: choose another "
+                "count."
             )
         _check_layout(layout)
         token = latent_channels * patch_size**2
@@ -75,7 +77,8 @@ class TAM(Adapter):
 
         Args:
             latents: (b, f, c, h, w) or (b, c, f, h, w) as `layout` says, floating point, in the VAE's normalised space.
-            chunks: Number K of chunks, 1 to f; they differ by at most one frame, longer ones first. The config's if None.
+            chunks: Number K of chunks, 1 to f; they differ by at most one frame, longer ones first. The config's if
+                None.
             beta: Strength; 0 gives the latents back. The config's if None.
             layout: "bfchw" or "bcfhw". The config's if None.
             previous: The refined chunk before these latents, of any number of frames: then the first chunk has a
@@ -193,16 +196,16 @@ class TAM(Adapter):
             if latents.shape[other.index("c")] == self.config.latent_channels:
                 hint = f" They would fit in the other order: pass layout={other!r}."
             raise ValueError(
-                f"latents of shape {tuple(latents.shape)} have {channels} channels in layout {layout!r}, but this TAM was "
-                f"built for {self.config.latent_channels}.{hint}"
+                f"latents of shape {tuple(latents.shape)} have {channels} channels in layout {layout!r}, but this TAM "
+                f"was built for {self.config.latent_channels}.{hint}"
             )
         if 0 in latents.shape:
             raise ValueError(f"latents has shape {tuple(latents.shape)}: there is nothing to refine.")
         if finite and not latents.isfinite().all():
             count = int((~latents.isfinite()).sum())
             raise ValueError(
-                f"latents hold {count} NaN or infinite values of {latents.numel()}: the denoising run went wrong before TAM. "
-                "bfloat16 instead of float16 often helps."
+                f"latents hold {count} NaN or infinite values of {latents.numel()}: the denoising run went wrong "
+                "before TAM. bfloat16 instead of float16 often helps."
             )
         return layout.index("f")
 
@@ -217,6 +220,6 @@ def _check_same_clip(current: Tensor, context: Tensor) -> None:
     shapes = [tuple(t.shape[:1] + t.shape[2:]) for t in (current, context)]
     if shapes[0] != shapes[1] or current.dtype != context.dtype or current.device != context.device:
         raise ValueError(
-            f"A chunk of (batch, channels, height, width) {shapes[0]}, {current.dtype} on {current.device}, cannot follow "
-            f"one of {shapes[1]}, {context.dtype} on {context.device}: chunks of one clip must be alike."
+            f"A chunk of (batch, channels, height, width) {shapes[0]}, {current.dtype} on {current.device}, cannot "
+            f"follow one of {shapes[1]}, {context.dtype} on {context.device}: chunks of one clip must be alike."
         )

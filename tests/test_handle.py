@@ -106,7 +106,7 @@ def test_scale_and_component_scales(model):
         handle.component_scales = {}
         assert torch.equal(run(model), full)
 
-        with pytest.raises(ValueError, match="beard.*eyebrows, eyes, mouth"):
+        with pytest.raises(ValueError, match=r"beard.*eyebrows, eyes, mouth"):
             handle.component_scales = {"beard": 1.0}
         with pytest.raises(ValueError, match="scale is nan"):
             handle.scale = float("nan")
@@ -211,7 +211,9 @@ def test_batch_that_no_rule_expands_is_refused(model, identities, videos, batch)
     with attach(tiny.router(), model) as handle:
         handle.set_tokens(tiny.tokens(identities), videos_per_prompt=videos)
         fits = identities * videos
-        with pytest.raises(ValueError, match=f"{identities} identities.*batch of {batch}.*{fits} samples, or {2 * fits}"):
+        with pytest.raises(
+            ValueError, match=f"{identities} identities.*batch of {batch}.*{fits} samples, or {2 * fits}"
+        ):
             run(model, batch)
         run(model, fits)
 
@@ -430,7 +432,7 @@ def test_nothing_of_an_identity_or_a_forward_stays_reachable_after_detach(model)
         lambda module, args, kwargs: references.append(weakref.ref(kwargs["hidden_states"])), with_kwargs=True
     )
     run(model)
-    references += [weakref.ref(handle._prepared[0].key), weakref.ref(handle.observer.progress)]
+    references += [weakref.ref(handle._conditioning._kept[0].key), weakref.ref(handle.observer.progress)]
     del component_tokens
     assert references[0]() is not None
     handle.detach()
@@ -458,7 +460,7 @@ def test_bad_attachments_are_refused_and_leave_no_trace(model):
     before, router = trace(model), tiny.router()
     with pytest.raises(ValueError, match=r"router is 32 wide.*are 64: .*LocalRouter\(dim=64\)"):
         attach(tiny.router(dim=32), model)
-    with pytest.raises(ValueError, match="block_idx is 9.*3 blocks"):
+    with pytest.raises(ValueError, match=r"block_idx is 9.*3 blocks"):
         attach(router, model, 9)
     with pytest.raises(ValueError, match="Linear are not known"):
         attach(router, nn.Linear(2, 2))

@@ -282,7 +282,7 @@ def test_nothing_of_an_identity_or_a_run_stays_reachable_after_detach(pipe, adap
     lavieid = attach_lavieid(pipe, adapters)
     identity = Identity(tiny.tokens())
     lavieid.set_identity(identity)
-    references = [weakref.ref(identity), weakref.ref(identity.tokens), weakref.ref(lavieid.handle._tokens)]
+    references = [weakref.ref(identity), weakref.ref(identity.tokens), weakref.ref(lavieid.handle._conditioning.tokens)]
     adapters["tam"].register_forward_pre_hook(lambda module, args: references.append(weakref.ref(args[0])))
     generate(pipe)
     assert len(references) == 4
@@ -319,7 +319,10 @@ def test_adapters_may_come_in_any_form(pipe):
             assert lavieid.router is router
     with attach_lavieid(pipe, tam) as lavieid, pytest.raises(ValueError, match="No router is attached"):
         lavieid.set_identity(tiny.tokens())
-    for given, message in (([torch.nn.Linear(2, 2)], "'Linear' is a Linear"), ({"tam": router}, "'tam' is a LocalRouter")):
+    for given, message in (
+        ([torch.nn.Linear(2, 2)], "'Linear' is a Linear"),
+        ({"tam": router}, "'tam' is a LocalRouter"),
+    ):
         with pytest.raises(TypeError, match=message):
             attach_lavieid(pipe, given)
     with pytest.raises(ValueError, match="No adapter"):
@@ -328,9 +331,9 @@ def test_adapters_may_come_in_any_form(pipe):
 
 def test_adapters_that_do_not_fit_are_refused_and_the_pipe_is_untouched(pipe, adapters):
     base, pristine = generate(pipe), set(pipe.__dict__)
-    with pytest.raises(ValueError, match="router is 32 wide.*are 64"):
+    with pytest.raises(ValueError, match=r"router is 32 wide.*are 64"):
         attach_lavieid(pipe, {**adapters, "router": tiny.router(dim=32)})
-    with pytest.raises(ValueError, match="16 latent channels.*has 4"):
+    with pytest.raises(ValueError, match=r"16 latent channels.*has 4"):
         attach_lavieid(pipe, {**adapters, "tam": TAM(dim=64, num_layers=1, num_heads=2)})
     with pytest.raises(ValueError, match="block_idx is 7"):
         attach_lavieid(pipe, adapters, block_idx=7)
@@ -355,10 +358,10 @@ def test_adapters_that_do_not_fit_are_refused_and_the_pipe_is_untouched(pipe, ad
 def test_bad_identities_are_refused_and_the_one_before_stays(pipe, adapters, identity, error, message):
     with attach_lavieid(pipe, adapters) as lavieid:
         lavieid.set_identity(tiny.tokens())
-        before = lavieid.handle._tokens
+        before = lavieid.handle._conditioning.tokens
         with pytest.raises(error, match=message):
             lavieid.set_identity(identity)
-        assert lavieid.handle._tokens is before
+        assert lavieid.handle._conditioning.tokens is before
 
 
 def test_warnings_point_at_no_more_than_there_is(pipe, adapters):

@@ -153,7 +153,7 @@ def test_presets_have_the_papers_size():
     with torch.device("meta"):
         assert round(LocalRouter.from_preset("cogvideox-5b").num_parameters() / 1e6) == 31
         assert LocalRouter.from_preset("cogvideox-2b", background=True).config.dim == 1920
-    with pytest.raises(ValueError, match="no preset 'sora'.*cogvideox-5b"):
+    with pytest.raises(ValueError, match=r"no preset 'sora'.*cogvideox-5b"):
         LocalRouter.from_preset("sora")
 
 
@@ -179,7 +179,7 @@ def test_hidden_states_of_another_width_are_refused():
 
 
 def test_inner_dim_that_heads_do_not_divide_is_refused():
-    with pytest.raises(ValueError, match="inner_dim 64.*num_heads 3"):
+    with pytest.raises(ValueError, match=r"inner_dim 64.*num_heads 3"):
         tiny.router(num_heads=3)
 
 
