@@ -160,8 +160,9 @@ def main() -> None:
         return frames
 
     before = generate("before")
+    adapters = args.adapters or adapters_for(pipe)
     begin = time.perf_counter()
-    lavieid = attach_lavieid(pipe, args.adapters or adapters_for(pipe))
+    lavieid = attach_lavieid(pipe, adapters)
     attached_in = time.perf_counter() - begin
     lavieid.set_identity(args.identity or random_identity(lavieid.encoder))
     print(lavieid)
