@@ -1,0 +1,27 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import generate
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+EXAMPLE = Path(generate.__file__)
+
+
+def test_generate_runs_end_to_end_on_the_cpu(tmp_path):
+    command = [sys.executable, str(EXAMPLE), "--steps", "2", "--frames", "9", "--output", str(tmp_path / "clip.gif")]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "after detaching: 0.0" in run.stdout
+    frames = [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(Image.open(tmp_path / "clip.gif"))]
+    assert len(frames) == 9
+    assert frames[0].shape == (128, 192, 3)
+    assert np.stack(frames).std() > 0
+
+
+def test_a_video_format_of_an_extra_that_is_missing_names_the_pip_command(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio", None)
+    with pytest.raises(ImportError, match=r"pip install 'lavieid-adapters\[app\]'"):
+        generate.save_video(np.zeros((2, 4, 4, 3)), tmp_path / "clip.mp4")

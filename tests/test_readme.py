@@ -1,0 +1,29 @@
+"""The README's tables and names, against the code."""
+
+import re
+from pathlib import Path
+
+import torch
+
+import lavieid_adapters
+from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_parameter_counts_are_those_of_the_presets():
+    for cls, column in ((LocalRouter, 2), (TAM, 3), (LocalFacialEncoder, 4)):
+        for name in cls.presets:
+            row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+            with torch.device("meta"):
+                count = cls.from_preset(name).num_parameters() / 1e6
+            assert row.split("|")[column].split()[0] == f"{count:.1f}", (cls, name)
+
+
+def test_every_public_function_is_shown_in_use_and_every_import_is_public():
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+    imported = {name for line in re.findall(r"from lavieid_adapters import (.*)", code) for name in line.split(", ")}
+    assert imported <= set(lavieid_adapters.__all__)
+    for name in set(lavieid_adapters.__all__) - {"FACIAL_COMPONENTS", "LaVieID", "RouterHandle"}:  # come from the others
+        assert f"{name}(" in code or f"{name}." in code, name
+    compile(code, "README.md", "exec")
