@@ -16,7 +16,7 @@ _HOME = {
     "RouterHandle": "handle",
     "TAM": "tam",
     "attach": "handle",
-    "attach_lavieid": "lavieid",
+    "attach_lavieid": "pipeline",
 }
 
 __all__ = sorted(_HOME)

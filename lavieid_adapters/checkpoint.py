@@ -150,12 +150,16 @@ class Adapter(ModelMixin, ConfigMixin):
         files = [str(Path(subfolder or "", name)) for name in (CONFIG_NAME, weights)]
         hub = {k: kwargs.pop(k) for k in _HUB_KEYWORDS if k in kwargs}
         folder = fetch(pretrained_model_name_or_path, files, **hub) / (subfolder or "")
-        cls._check_files(folder, weights)
+        cls.inspect(folder, weights)
         return super().from_pretrained(folder, use_safetensors=True, **kwargs)
 
     @classmethod
-    def _check_files(cls, folder: Path, weights: str) -> None:
-        """Refuse a folder that does not hold just what an adapter of this class has, before anything is built."""
+    def inspect(cls, folder: Path, weights: str = SAFETENSORS_WEIGHTS_NAME):
+        """The adapter of a folder without its weights, on the meta device.
+
+        Raises:
+            ValueError: If the folder does not hold just what an adapter of this class has.
+        """
         present = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "nothing"
         for name in (CONFIG_NAME, weights):
             if not (folder / name).is_file():
@@ -189,7 +193,8 @@ class Adapter(ModelMixin, ConfigMixin):
             remedy = "It is a git-lfs pointer: run git lfs pull" if pointer else "Fetch or save it again"
             raise ValueError(f"'{folder / weights}' is damaged or no safetensors file ({error}). {remedy}.") from error
         with torch.device("meta"):
-            expected = {name: list(tensor.shape) for name, tensor in cls.from_config(config).state_dict().items()}
+            adapter = cls.from_config(config)
+        expected = {name: list(tensor.shape) for name, tensor in adapter.state_dict().items()}
         if found != expected:
             shapes = [f"{k} {found[k]} for {expected[k]}" for k in found if k in expected and found[k] != expected[k]]
             raise ValueError(
@@ -198,6 +203,7 @@ class Adapter(ModelMixin, ConfigMixin):
                 f"  unexpected keys: {', '.join(sorted(set(found) - set(expected))) or 'none'}\n"
                 f"  other shapes: {', '.join(shapes) or 'none'}"
             )
+        return adapter
 
     def save_pretrained(
         self,
@@ -205,6 +211,7 @@ class Adapter(ModelMixin, ConfigMixin):
         *,
         license: str = "apache-2.0",
         variant: str | None = None,
+        is_main_process: bool = True,
         push_to_hub: bool = False,
         repo_id: str | None = None,
         **kwargs,
@@ -215,6 +222,7 @@ class Adapter(ModelMixin, ConfigMixin):
             save_directory: A folder, made if it is not there.
             license: The licence that the card names.
             variant: Written into the weights' file name.
+            is_main_process: Whether this process of several is the one that writes; the others do nothing.
             push_to_hub: Push to the Hub as well.
             repo_id: The repo to push to; the folder's name if None.
             kwargs: As in `push_to_hub`.
@@ -224,6 +232,8 @@ class Adapter(ModelMixin, ConfigMixin):
         """
         if kwargs and not push_to_hub:
             raise TypeError(f"save_pretrained does not know {', '.join(kwargs)} without push_to_hub=True.")
+        if not is_main_process:
+            return
         with written_aside(save_directory) as folder:
             self.save_files(folder, variant)
             (folder / "README.md").write_text(model_card({type(self).__name__: self}, license), encoding="utf-8")

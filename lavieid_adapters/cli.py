@@ -19,9 +19,9 @@ def describe(path: Path) -> str:
         return repr(Identity.load(path))
     if not path.is_dir():
         raise FileNotFoundError(f"'{path}' is neither a folder of adapters nor an identity file (.safetensors).")
-    from .folder import load_folder
+    from .folder import inspect_folder
 
-    adapters, metadata = load_folder(path)
+    adapters, metadata = inspect_folder(path)
     lines = [f"base model {metadata.base_model or 'not recorded'}, block {metadata.block_idx}"]
     for name, adapter in adapters.items():
         settings = ", ".join(f"{k} {v}" for k, v in adapter.config.items() if not k.startswith("_"))
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     info = commands.add_parser(
         "info",
         help="say what a folder of adapters or an identity file holds",
-        description="Load a folder of adapters, or an identity file, and say what it holds: sizes, base model, block, "
+        description="Say what a folder of adapters, or an identity file, holds: sizes, base model, block, "
         "which facial components are hidden, and which encoder made it.",
     )
     info.add_argument("path", type=Path, help="a folder, or a .safetensors file")

@@ -28,10 +28,14 @@ class Conditioning:
         self.mask = router.check_tokens(tokens, mask)
         if not tokens.isfinite().all():
             raise ValueError("component tokens hold NaN or infinite values: encode the photo again.")
+        if not self.mask.any(dim=1).all():
+            raise ValueError("An identity has no visible component: use a photo that shows the face.")
         if videos_per_prompt < 1:
             raise ValueError(f"videos_per_prompt is {videos_per_prompt}, but must be at least 1.")
         self.router, self.tokens, self.videos_per_prompt = router, tokens, videos_per_prompt
-        self._kept: tuple[PreparedIdentity, tuple, tuple] | None = None
+        self._kept: PreparedIdentity | None = None
+        self._kept_for: tuple | None = None
+        self._made_of: tuple | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -47,23 +51,40 @@ class Conditioning:
         trains = torch.is_grad_enabled() and any(source.requires_grad for source in sources)
         key = (device, dtype, batch if several else None)
         # Weights are not written to within a compiled forward, whose graph their version counters would break.
-        written = () if torch.compiler.is_compiling() else versions(self.router)
-        if self._kept is not None and not trains:
-            prepared, *made_for = self._kept
-            if made_for == [key, written] or (torch.compiler.is_compiling() and made_for[0] == key):
-                return prepared
+        compiling = torch.compiler.is_compiling()
+        fits = self._kept is not None and self._kept_for == key and not trains
+        if fits and (compiling or self._made_of == versions(sources)):
+            return self._kept
         if self.router.device != device:
             self.router.to(device)
-        if self.tokens.device != device:
-            self.tokens, self.mask = self.tokens.to(device), self.mask.to(device)
-        with torch.set_grad_enabled(trains):
-            prepared = self.router.prepare(self.tokens, self.mask, dtype)
-            if several:
-                index = identity_index(batch, len(self), self.videos_per_prompt)
-                prepared = prepared.select(torch.tensor(index, device=device))
-        if not trains:  # a graph that is kept would be walked twice
-            self._kept = (prepared, key, written)
-        return prepared
+        self.tokens, self.mask = self.tokens.to(device), self.mask.to(device)
+        if trains:
+            self._kept = None  # a step will change the weights
+            return self._prepare(dtype, batch if several else None)
+        # What is kept may meet a backward pass later, which tensors of inference mode do not allow.
+        with torch.inference_mode(False), torch.no_grad():
+            self._kept = self._prepare(dtype, batch if several else None)
+        self._kept_for = key
+        if not compiling:
+            self._made_of = versions((self.tokens, *self.router.parameters()))
+        return self._kept
+
+    def _prepare(self, dtype: torch.dtype, batch: int | None) -> PreparedIdentity:
+        prepared = self.router.prepare(self.tokens, self.mask, dtype)
+        if batch is None:
+            return prepared
+        index = identity_index(batch, len(self), self.videos_per_prompt)
+        return prepared.select(torch.tensor(index, device=self.tokens.device))
+
+    def check_batch(self, batch: int, passes: int) -> None:
+        """Refuse a batch of the whole transformer that is not guidance passes × prompts × videos a prompt."""
+        wanted = passes * len(self) * self.videos_per_prompt
+        if len(self) > 1 and batch != wanted:
+            raise ValueError(
+                f"{len(self)} identities with {self.videos_per_prompt} videos a prompt need a batch of {wanted} in "
+                f"{passes} guidance passes, but the pipeline runs {batch}: give one identity a prompt, or one for all, "
+                "and say videos_per_prompt."
+            )
 
 
 def identity_index(batch: int, identities: int, videos: int) -> list[int]:

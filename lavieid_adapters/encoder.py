@@ -52,7 +52,7 @@ class LocalFacialEncoder(Adapter):
             raise ValueError(
                 f"depth {depth} must be a multiple of num_scales {num_scales}: each scale has as many layers."
             )
-        self._fingerprint: tuple[tuple[int, ...], str] | None = None
+        self._fingerprint: tuple[tuple, str] | None = None
         self.extractor = LocalFacialExtractor(
             id_dim=id_dim,
             vit_dim=vit_dim,
@@ -148,7 +148,7 @@ class LocalFacialEncoder(Adapter):
 
         Signs, because they are the same in every dtype that the encoder may be loaded in.
         """
-        current = versions(self)
+        current = versions(self.parameters())
         if self._fingerprint is None or self._fingerprint[0] != current:
             digest, signs = hashlib.sha256(), []
             for name, tensor in sorted(self.state_dict().items()):

@@ -87,20 +87,16 @@ def load_folder(repo_or_folder: str | os.PathLike, torch_dtype=None, **kwargs) -
     files = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME)
     wanted = ["README.md", *files, *(f"{name}/{file}" for name in ADAPTERS for file in files)]
     folder = fetch(repo_or_folder, wanted, **kwargs)
-    if (folder / CONFIG_NAME).is_file():
-        adapters = _load_single(folder, torch_dtype)
-    else:
-        adapters = {
-            name: cls.from_pretrained(folder, subfolder=name, torch_dtype=torch_dtype)
-            for name, cls in ADAPTERS.items()
-            if (folder / name).is_dir()
-        }
-    if not adapters:
-        present = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
-        raise ValueError(
-            f"'{repo_or_folder}' has none of {', '.join(ADAPTERS)}, but {present}: is it an adapter folder?"
-        )
+    places = _places(folder, str(repo_or_folder))
+    adapters = {name: ADAPTERS[name].from_pretrained(place, torch_dtype=torch_dtype) for name, place in places.items()}
     return adapters, _read_card(folder)
+
+
+def inspect_folder(folder: Path) -> tuple[dict[str, Adapter], Metadata]:
+    """As `load_folder`, without the weights: the adapters are on the meta device."""
+    return {name: ADAPTERS[name].inspect(place) for name, place in _places(folder, str(folder)).items()}, _read_card(
+        folder
+    )
 
 
 def save_folder(
@@ -125,12 +121,19 @@ def save_folder(
         (aside / "README.md").write_text(model_card(adapters, license, metadata.base_model, record), encoding="utf-8")
 
 
-def _load_single(folder: Path, torch_dtype) -> dict[str, Adapter]:
+def _places(folder: Path, called: str) -> dict[str, Path]:
+    """Where the adapters of a folder are, by name: the folder itself, or subfolders of it."""
+    if not (folder / CONFIG_NAME).is_file():
+        places = {name: folder / name for name in ADAPTERS if (folder / name).is_dir()}
+        if not places:
+            present = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+            raise ValueError(f"'{called}' has none of {', '.join(ADAPTERS)}, but {present}: is it an adapter folder?")
+        return places
     class_name = Adapter.load_config(folder).get("_class_name")
-    for name, cls in ADAPTERS.items():
-        if cls.__name__ == class_name:
-            return {name: cls.from_pretrained(folder, torch_dtype=torch_dtype)}
-    raise ValueError(f"'{folder}' holds a {class_name}, which is no adapter of this library.")
+    places = {name: folder for name, cls in ADAPTERS.items() if cls.__name__ == class_name}
+    if not places:
+        raise ValueError(f"'{called}' holds a {class_name}, which is no adapter of this library.")
+    return places
 
 
 def _read_card(folder: Path) -> Metadata:

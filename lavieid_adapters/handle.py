@@ -2,9 +2,8 @@
 
 # b batch of the host · m components · n video tokens
 
-import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -18,6 +17,7 @@ from .hosts import Host, activation_dtype, find_block, find_host, token_width
 from .identity import FACIAL_COMPONENTS
 from .observer import Observer
 from .router import LocalRouter
+from .strength import Strength, delegated
 
 _HOOK_NAME = "lavieid_router"
 
@@ -47,17 +47,25 @@ class RouterHandle:
     Attributes:
         router, transformer, block_idx: What is attached where.
         enabled: Whether the router acts.
+        strength: What `scale`, `component_scales`, `start` and `end` are kept in.
+        observer: What tells the progress of the run; `attach_lavieid` gives it the pipeline's timesteps.
+        passes: A function that says how many guidance passes a batch holds, if that is known.
+        notices: Warnings that are given when the router first acts.
     """
+
+    scale = delegated(lambda self: self.strength, Strength, "scale")
+    component_scales = delegated(lambda self: self.strength, Strength, "component_scales")
+    start = delegated(lambda self: self.strength, Strength, "start")
+    end = delegated(lambda self: self.strength, Strength, "end")
 
     def __init__(self, router: LocalRouter, transformer: nn.Module, block_idx: int, host: Host, names: Sequence[str]):
         self.router, self.transformer, self.block_idx = router, transformer, block_idx
         self.enabled = True
-        self.notices: list[str] = []  # said once, when the router first acts
-        self.observer = Observer(transformer, host)
-        self._host, self._names = host, tuple(names)
-        self._scale, self._component_scales = 1.0, dict.fromkeys(self._names, 1.0)
-        self._strength = torch.ones(1, len(self._names))
-        self._window = (0.0, 1.0)
+        self.notices: list[str] = []
+        self.passes: Callable[[], int | None] | None = None
+        self.strength = Strength(names)
+        self.observer = Observer(transformer, host, before=self._before_forward)
+        self._host, self._block = host, find_block(transformer, host, block_idx)
         self._grid: tuple[int, int, int] | None = None
         self._record: list[Tensor] | None = None
         self._attached = True
@@ -85,69 +93,29 @@ class RouterHandle:
                 conditioning.prepared(self.router.device, activation_dtype(self.transformer), batch=1)
         self._conditioning = conditioning
 
+    def _before_forward(self, batch: int) -> bool:
+        """Refuse, ahead of the first block, what shows itself only in a forward; say whether the progress is wanted."""
+        passes = self.passes() if self.passes is not None else None
+        if self._conditioning is not None and passes is not None:
+            self._conditioning.check_batch(batch, passes)
+        if not self.strength.windowed:
+            return False
+        # Numbers that a compiled forward reads are compiled into it: a new window would be a new graph.
+        if not torch.compiler.is_compiling() and self.start >= self.end:
+            raise ValueError(
+                f"The window begins at start {self.start}, but ends at end {self.end}: start must be less."
+            )
+        if torch.is_grad_enabled() and getattr(self.transformer, "gradient_checkpointing", False):
+            # The second call of a checkpointed block may come after the next forward, and would read its progress.
+            raise ValueError(
+                "A window (start, end) is for inference: under gradient checkpointing set start to 0 and end to 1."
+            )
+        return True
+
     def clear(self) -> None:
         """Forget the identities: the host's output is unchanged until new ones are set."""
         self._conditioning: Conditioning | None = None
         self._warned = False
-
-    @property
-    def scale(self) -> float:
-        """alpha of eq. 3, any finite number; 0 leaves the host as it is."""
-        return self._scale
-
-    @scale.setter
-    def scale(self, value: float) -> None:
-        self._scale = _finite("scale", value)
-        self._update_strength()
-
-    @property
-    def component_scales(self) -> dict[str, float]:
-        """Strength of each component by name, on top of `scale`; those that are not named when set become 1."""
-        return dict(self._component_scales)
-
-    @component_scales.setter
-    def component_scales(self, scales: Mapping[str, float]) -> None:
-        unknown = sorted(set(scales) - set(self._names))
-        if unknown:
-            raise ValueError(f"No component is called {', '.join(unknown)}: choose from {', '.join(self._names)}.")
-        scales = {name: _finite(name, value) for name, value in scales.items()}
-        self._component_scales = {**dict.fromkeys(self._names, 1.0), **scales}
-        self._update_strength()
-
-    def _update_strength(self) -> None:
-        # alpha a component, (1, m): a tensor, so that neither a change of it nor a window recompiles or makes the host
-        # wait.
-        scales = [self._scale * s for s in self._component_scales.values()]
-        self._strength = torch.tensor([scales], device=self._strength.device)
-
-    @property
-    def start(self) -> float:
-        """The fraction of the denoising run, from 0 to 1, before which the router does not act.
-
-        The fraction is that of the steps in a pipeline (`attach_lavieid`); a transformer alone knows only the timestep
-        t, and takes 1 - t / 1000.
-        """
-        return self._window[0]
-
-    @start.setter
-    def start(self, value: float) -> None:
-        self._set_window(value, self.end)
-
-    @property
-    def end(self) -> float:
-        """The fraction of the denoising run from which on the router no longer acts; as `start`."""
-        return self._window[1]
-
-    @end.setter
-    def end(self, value: float) -> None:
-        self._set_window(self.start, value)
-
-    def _set_window(self, start: float, end: float) -> None:
-        if not 0 <= start < end <= 1:
-            raise ValueError(f"start {start} and end {end} must be fractions of the run with 0 <= start < end <= 1.")
-        self._check_attached()
-        self._window = (start, end)
-        self.observer.want("progress", self._window != (0, 1))
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -179,12 +147,10 @@ class RouterHandle:
                 f"The token grid of {type(self.transformer).__name__} is not known: pass grid=(frames, height, width)."
             )
         self._record, self._grid = [], grid
-        self.observer.want("grid", grid is None)
         try:
             yield self._record
         finally:
             self._record = self._grid = None
-            self.observer.want("grid", False)
 
     def detach(self) -> None:
         """Take the router off and forget the identities; the host is then what it was. A second call does nothing."""
@@ -220,8 +186,9 @@ class RouterHandle:
         """Eq. 3 on the video stream (b, n, D') that leaves the block, with what is set on this handle."""
         if not self.enabled:
             return hidden_states
+        quiet = torch.compiler.is_compiling()  # neither a warning nor the question for a backward pass can be compiled
         if self._conditioning is None:
-            if not self._warned:
+            if not self._warned and not quiet:
                 self._warned = True
                 warnings.warn(
                     "A LaVieID router is attached but no identity is set, so it changes nothing: call set_identity or "
@@ -229,22 +196,16 @@ class RouterHandle:
                     stacklevel=2,
                 )
             return hidden_states
-        while self.notices:
+        while self.notices and not quiet:
             warnings.warn(self.notices.pop(), stacklevel=2)
         prepared = self._conditioning.prepared(hidden_states.device, hidden_states.dtype, len(hidden_states))
         # A checkpoint's second call, in the backward pass, must neither be recorded nor save other tensors than the
         # first.
-        if self._record is not None and torch._C._current_graph_task_id() == -1:
+        if self._record is not None and (quiet or torch._C._current_graph_task_id() == -1):
             with torch.no_grad():
                 weights = self.router.prepared_weights(hidden_states, prepared).expand(len(hidden_states), -1, -1)
             self._record.append(weights.unflatten(-1, self._grid or self.observer.grid))
-        if self._strength.device != hidden_states.device:
-            self._strength = self._strength.to(hidden_states.device)
-        strength = self._strength
-        if self._window != (0, 1):
-            progress = self.observer.progress.to(hidden_states.device)
-            inside = (progress >= self.start) & ((progress < self.end) | (self.end == 1))
-            strength = strength * inside[:, None]
+        strength = self.strength.now(hidden_states, self.observer.progress)
         return self.router.apply_prepared(hidden_states, prepared, strength, self._host.fresh_output)
 
     def _check_attached(self) -> None:
@@ -308,9 +269,3 @@ def attach(
         insert_innermost(block, hook, _HOOK_NAME)
     hook.handles.append(handle)
     return handle
-
-
-def _finite(name: str, value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError(f"{name} is {value}, but must be a finite number.")
-    return float(value)

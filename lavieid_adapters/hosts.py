@@ -65,7 +65,7 @@ def find_host(transformer: nn.Module) -> Host:
     raise ValueError(
         f"The blocks of {type(transformer).__name__} are not known. Describe it: attach(router, transformer, host=Host("
         f"blocks='{lists[0] if lists else 'name of its ModuleList'}', stream=0)), where stream is the index of the "
-        "video tokens in a block's output."
+        "video tokens in a block's output. If it wraps a transformer (DDP, PeftModel), attach to the wrapped one."
     )
 
 

@@ -111,6 +111,11 @@ if triton is not None:
             tl.store(at + HALF, (second * c + first * s).to(qkv.dtype.element_ty), mask=inside)
 
 
+def _on_device_of(tensor: Tensor) -> torch.cuda.device:
+    """Triton launches on the current GPU, which need not be the tensor's."""
+    return torch.cuda.device(tensor.get_device())
+
+
 def rotatable(qkv: Tensor) -> bool:
     """Whether `rotate_query_key` can take this tensor: a GPU with Triton, no gradient, a power of two of channels."""
     half = qkv.shape[-1] // 2
@@ -120,13 +125,14 @@ def rotatable(qkv: Tensor) -> bool:
 def rotate_query_key(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """RoPE on the frame index in place: qkv (b, f, p, 3, h, d), cos and sin (f, 1, 1, d / 2)."""
     batch, num_frames, tokens_per_frame, _, heads, head_dim = qkv.shape
-    _rotate_kernel[(batch * num_frames * tokens_per_frame,)](
-        qkv, cos, sin, tokens_per_frame, num_frames, HEADS=heads, HALF=head_dim // 2, BLOCK_H=16, num_warps=4
-    )
+    with _on_device_of(qkv):
+        _rotate_kernel[(batch * num_frames * tokens_per_frame,)](
+            qkv, cos, sin, tokens_per_frame, num_frames, HEADS=heads, HALF=head_dim // 2, BLOCK_H=16, num_warps=4
+        )
     return qkv
 
 
-def usable(hidden_states: Tensor, prepared) -> bool:
+def usable(hidden_states: Tensor, prepared, strength: Tensor) -> bool:
     """Whether the kernels can take these tensors: a GPU with Triton, 16-bit floats, no gradient, and sizes they
     tile."""
     _, _, context, head_dim = prepared.key.shape
@@ -137,7 +143,10 @@ def usable(hidden_states: Tensor, prepared) -> bool:
         and hidden_states.is_cuda
         and hidden_states.dtype in (torch.bfloat16, torch.float16)
         and hidden_states.dtype == prepared.key.dtype
-        and not (torch.is_grad_enabled() and (hidden_states.requires_grad or prepared.key.requires_grad))
+        and not (
+            torch.is_grad_enabled()
+            and any(t.requires_grad for t in (hidden_states, strength, *vars(prepared).values()))
+        )
         and hidden_states.shape[-1] % 64 == 0
         and head_dim in (16, 32, 64, 128)
         and length in (16, 32, 64)
@@ -157,19 +166,20 @@ def route_and_attend(hidden_states: Tensor, prepared, strength: Tensor, eps: flo
     inverse_std = hidden_states.new_empty((batch, num_tokens), dtype=torch.float32)
     block_n = 64
     blocks = triton.cdiv(num_tokens, block_n)
-    _route_kernel[(blocks, batch)](
-        hidden_states, prepared.route_weight, prepared.route_bias.float(), strength.float(), weights, inverse_std,
-        num_tokens, eps, identity_stride, strength_stride,
-        DIM=dim, REAL_ROUTES=prepared.route_bias.shape[1], COMPONENTS=components, ROUTES=_ROUTES,
-        BLOCK_N=block_n, BLOCK_D=64, num_warps=4,
-    )  # fmt: skip
     query = F.linear(hidden_states, prepared.query_weight)
-    _attend_kernel[(blocks, heads, batch)](
-        query, prepared.key, prepared.key_bias.float(), prepared.value, weights, inverse_std, num_tokens,
-        identity_stride,
-        HEADS=heads, HEAD_DIM=head_dim, COMPONENTS=components, LENGTH=context // components,
-        ROUTES=_ROUTES, BLOCK_N=block_n, num_warps=4,
-    )  # fmt: skip
+    with _on_device_of(hidden_states):
+        _route_kernel[(blocks, batch)](
+            hidden_states, prepared.route_weight, prepared.route_bias.float(), strength.float(), weights, inverse_std,
+            num_tokens, eps, identity_stride, strength_stride,
+            DIM=dim, REAL_ROUTES=prepared.route_bias.shape[1], COMPONENTS=components, ROUTES=_ROUTES,
+            BLOCK_N=block_n, BLOCK_D=64, num_warps=4,
+        )  # fmt: skip
+        _attend_kernel[(blocks, heads, batch)](
+            query, prepared.key, prepared.key_bias.float(), prepared.value, weights, inverse_std, num_tokens,
+            identity_stride,
+            HEADS=heads, HEAD_DIM=head_dim, COMPONENTS=components, LENGTH=context // components,
+            ROUTES=_ROUTES, BLOCK_N=block_n, num_warps=4,
+        )  # fmt: skip
     residual, attended, out_weight = hidden_states.flatten(0, 1), query.flatten(0, 1), prepared.out_weight.t()
     # The sum rides on the projection; in place it also spares a copy of the video tokens.
     out = residual.addmm_(attended, out_weight) if in_place else torch.addmm(residual, attended, out_weight)

@@ -1,11 +1,11 @@
-"""LaVieID on a pipeline: the router after a block of its transformer, TAM before its VAE decodes."""
+"""Adapters that are attached to a pipeline: its identity, its strengths, its files."""
 
 import contextlib
 import os
 import tempfile
+import uuid
 import warnings
-import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,37 +15,13 @@ from torch import Tensor
 from .checkpoint import Adapter, upload
 from .decoder import RefiningDecoder
 from .encoder import LocalFacialEncoder
-from .folder import ADAPTERS, Metadata, by_name, load_folder, save_folder
-from .handle import RouterHandle, attach
-from .hosts import Host, activation_dtype, find_host, token_width
+from .folder import ADAPTERS, Metadata, save_folder
+from .handle import RouterHandle
+from .hosts import Host
 from .identity import Identity
 from .router import LocalRouter
+from .strength import delegated, finite
 from .tam import TAM
-
-_PIPELINES = (
-    "CogVideoXPipeline",
-    "CogVideoXImageToVideoPipeline",
-    "CogVideoXVideoToVideoPipeline",
-    "CogVideoXFunControlPipeline",
-    "ConsisIDPipeline",
-)
-
-_UNTRAINED = (
-    "These LaVieID adapters are fresh and untrained, so they change nothing: give attach_lavieid a trained checkpoint, "
-    "or train them."
-)
-
-
-def _of_handle(name: str) -> property:
-    """A property of the router's handle, on the LaVieID object."""
-
-    def get(self: "LaVieID"):
-        return getattr(self._need_handle(), name)
-
-    def put(self: "LaVieID", value) -> None:
-        setattr(self._need_handle(), name, value)
-
-    return property(get, put, doc=getattr(RouterHandle, name).__doc__)
 
 
 class LaVieID:
@@ -55,14 +31,12 @@ class LaVieID:
         pipe: The pipeline.
         router, encoder, tam: The adapters; None for one that is not there.
         handle: The router's `RouterHandle`, None without a router.
-        chunks, beta: TAM's number of chunks (at most one a latent frame) and strength.
-        enabled: Whether TAM acts, and with it the router.
     """
 
-    scale = _of_handle("scale")
-    component_scales = _of_handle("component_scales")
-    start = _of_handle("start")
-    end = _of_handle("end")
+    scale = delegated(lambda self: self._need_handle(), RouterHandle, "scale")
+    component_scales = delegated(lambda self: self._need_handle(), RouterHandle, "component_scales")
+    start = delegated(lambda self: self._need_handle(), RouterHandle, "start")
+    end = delegated(lambda self: self._need_handle(), RouterHandle, "end")
 
     def __init__(self, pipe, adapters: Mapping[str, Adapter], metadata: Metadata, host: Host, block_idx: int):
         self.pipe, self.metadata = pipe, metadata
@@ -74,8 +48,28 @@ class LaVieID:
         self._decoder: RefiningDecoder | None = None
         self._enabled, self._attached = True, True
         self._notices: list[str] = []
-        if self.tam is not None:
-            self.chunks, self.beta = self.tam.config.chunks, self.tam.config.beta
+        self._mark = uuid.uuid4().hex
+        self._chunks, self._beta = (4, 0.2) if self.tam is None else (self.tam.config.chunks, self.tam.config.beta)
+
+    @property
+    def chunks(self) -> int:
+        """TAM's number K of chunks; a clip of fewer latent frames gets one a frame."""
+        return self._chunks
+
+    @chunks.setter
+    def chunks(self, value: int) -> None:
+        if value < 1:
+            raise ValueError(f"chunks is {value}, but must be at least 1.")
+        self._chunks = value
+
+    @property
+    def beta(self) -> float:
+        """TAM's strength beta of eq. 4; 0 leaves the latents as they are."""
+        return self._beta
+
+    @beta.setter
+    def beta(self, value: float) -> None:
+        self._beta = finite("beta", value)
 
     def set_identity(self, identity, mask: Tensor | None = None, videos_per_prompt: int = 1) -> None:
         """Set whose identity is generated from now on.
@@ -105,9 +99,9 @@ class LaVieID:
             raise ValueError(
                 f"The identities have tokens of different shapes, {sorted(shapes)}: encode all with one encoder."
             )
-        handle.set_tokens(
-            torch.stack([i.tokens for i in identities]), torch.stack([i.mask for i in identities]), videos_per_prompt
-        )
+        device = handle.router.device
+        tokens, masks = zip(*((i.tokens.to(device), i.mask.to(device)) for i in identities), strict=True)
+        handle.set_tokens(torch.stack(tokens), torch.stack(masks), videos_per_prompt)
 
     def _read(self, identity) -> Identity:
         if isinstance(identity, str | os.PathLike):
@@ -118,10 +112,15 @@ class LaVieID:
                 )
             identity = Identity.load(identity)
         elif isinstance(identity, Tensor):
-            identity = Identity(identity, names=self.handle.component_scales)
+            identity = Identity(identity, names=self.handle.strength.names)
         elif not isinstance(identity, Identity):
             raise TypeError(
                 f"An identity is component tokens, an Identity or the path of its file, not {type(identity)}."
+            )
+        if identity.names != self.handle.strength.names:
+            raise ValueError(
+                f"This identity has the components {', '.join(identity.names)}, but the router's are "
+                f"{', '.join(self.handle.strength.names)}, in this order: encode the photo for this router."
             )
         ours = self.encoder.fingerprint() if self.encoder is not None else self.metadata.encoder
         if identity.fingerprint and ours and identity.fingerprint != ours:
@@ -137,6 +136,7 @@ class LaVieID:
 
     @property
     def enabled(self) -> bool:
+        """Whether the adapters act; setting it sets the router's handle as well."""
         return self._enabled
 
     @enabled.setter
@@ -161,7 +161,8 @@ class LaVieID:
     def refine(self, latents: Tensor) -> Tensor:
         """TAM on latents that the pipeline gave for `output_type="latent"`; without TAM, the latents themselves.
 
-        `pipe.decode_latents` refines by itself what has not been through here. CogVideoX 1.5 pads the front of such
+        `pipe.decode_latents` refines by itself what has not been through here; copies and slices of what has been do
+        not tell, so decode those in `with lavieid.disabled():`. CogVideoX 1.5 pads the front of such
         latents with frames that it cuts before decoding; cut them first, as it does.
 
         Args:
@@ -170,7 +171,7 @@ class LaVieID:
         Raises:
             ValueError, TypeError: If the latents are not those of the pipeline.
         """
-        if self.tam is None or not self._enabled:
+        if self.tam is None or not self._enabled or not self._attached:
             return latents
         while self._notices:
             warnings.warn(self._notices.pop(), stacklevel=2)
@@ -182,13 +183,12 @@ class LaVieID:
         finally:
             if rest != latents.device:
                 self.tam.to("cpu")
-        refined = refined.clone() if refined is latents else refined
-        refined.refined_by_lavieid = weakref.ref(self.tam)  # on the tensor, so that it is not refined a second time
+        # Goes with the tensor, so that decoding does not refine it a second time.
+        refined.refined_by_lavieid = {*getattr(latents, "refined_by_lavieid", ()), self._mark}
         return refined
 
     def _refine_once(self, latents: Tensor) -> Tensor:
-        refined_by = getattr(latents, "refined_by_lavieid", None)
-        return latents if refined_by is not None and refined_by() is self.tam else self.refine(latents)
+        return latents if self._mark in getattr(latents, "refined_by_lavieid", ()) else self.refine(latents)
 
     def save_pretrained(self, save_directory: str | os.PathLike, license: str = "apache-2.0") -> None:
         """Write a folder of `router/`, `encoder/` and `tam/` with a model card, aside first and then renamed."""
@@ -206,11 +206,14 @@ class LaVieID:
         nothing."""
         if not self._attached:
             return
-        if self.handle is not None:
-            self.handle.detach()
-        if self._decoder is not None:
-            self._decoder.take_off(self.pipe, self._refine_once)
-        self._attached, self._decoder = False, None
+        self._attached = False
+        try:
+            if self.handle is not None:
+                self.handle.detach()
+        finally:
+            if self._decoder is not None:
+                self._decoder.take_off(self.pipe, self._refine_once)
+            self._decoder = None
 
     def __enter__(self) -> "LaVieID":
         return self
@@ -239,75 +242,3 @@ class LaVieID:
         if self.handle is None:
             raise ValueError("No router is attached: these adapters have no 'router'.")
         return self.handle
-
-
-def attach_lavieid(
-    pipe,
-    adapters: str | os.PathLike | Mapping[str, Adapter] | Iterable[Adapter] | Adapter | None = None,
-    *,
-    block_idx: int | None = None,
-    **kwargs,
-) -> LaVieID:
-    """Attach a local router and TAM to a pipeline: two lines in a script that generates video already.
-
-    Args:
-        pipe: A CogVideoX pipeline (text, image or video to video, Fun control) or a ConsisID pipeline.
-        adapters: A Hub repo, a folder, or built adapters (one, several, or by the names "router", "encoder", "tam");
-            None gives fresh ones of the pipe's dimensions, which change nothing until they are trained.
-        block_idx: The block that the router follows; that of the checkpoint, or 0, if None.
-        kwargs: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
-
-    Returns:
-        The object that has `set_identity`, the strengths, `refine`, `save_pretrained` and `detach`.
-
-    Raises:
-        ValueError: If the pipeline is not supported, or the adapters do not fit it; the pipeline is untouched then.
-    """
-    if not any(cls.__name__ in _PIPELINES for cls in type(pipe).__mro__):
-        raise ValueError(
-            f"{type(pipe).__name__} is not supported: use one of {', '.join(_PIPELINES)}, or attach() a router."
-        )
-    host = find_host(pipe.transformer)
-    dtype = activation_dtype(pipe.transformer)
-    metadata = Metadata(base_model=_name(pipe), block_idx=block_idx or 0)
-    fresh = adapters is None
-    if fresh:
-        adapters = _fresh(pipe, host, dtype)
-    elif isinstance(adapters, str | os.PathLike):
-        adapters, saved = load_folder(adapters, torch_dtype=dtype, **kwargs)
-        metadata = saved.checked_against(metadata.base_model, block_idx)
-    adapters = by_name(adapters)
-
-    tam = adapters.get("tam")
-    channels = pipe.vae.config.latent_channels
-    if tam is not None and tam.config.latent_channels != channels:
-        raise ValueError(
-            f"TAM was built for {tam.config.latent_channels} latent channels, but the VAE of {type(pipe).__name__} has "
-            f"{channels}: use the adapters of this base model."
-        )
-    lavieid = LaVieID(pipe, adapters, metadata, host, metadata.block_idx)
-    if fresh:
-        lavieid._notices.append(_UNTRAINED)
-    if lavieid.router is not None:
-        lavieid.handle = attach(lavieid.router, pipe.transformer, metadata.block_idx)
-        lavieid.handle.notices = lavieid._notices
-        # A video-to-video run is the last `num_timesteps` of the scheduler's.
-        lavieid.handle.observer.timesteps = lambda: pipe.scheduler.timesteps[-pipe.num_timesteps :]
-    if tam is not None:
-        lavieid._decoder = RefiningDecoder.put_on(pipe, lavieid._refine_once)
-    return lavieid
-
-
-def _fresh(pipe, host: Host, dtype: torch.dtype) -> dict[str, Adapter]:
-    dim = token_width(pipe.transformer)
-    heads = next(h for h in range(max(1, dim // 128), 0, -1) if dim % (2 * h) == 0)
-    with torch.device(pipe._execution_device):
-        return {
-            "router": LocalRouter(dim=dim).to(dtype),
-            "encoder": LocalFacialEncoder().to(dtype),
-            "tam": TAM(pipe.vae.config.latent_channels, dim=dim, num_heads=heads, layout=host.layout).to(dtype).eval(),
-        }
-
-
-def _name(pipe) -> str | None:
-    return pipe.config.get("_name_or_path") or getattr(pipe.transformer.config, "_name_or_path", None) or None

@@ -3,6 +3,8 @@ dtype of their input."""
 
 # b batch · f frames · p tokens a frame · n tokens · l context tokens · h heads · d channels of a head
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,10 +36,13 @@ def zero_init(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
-def versions(module: nn.Module) -> tuple[int, ...]:
-    """How often each weight has been written to in place, by an optimizer for one: what was made of them is then
-    stale."""
-    return tuple(0 if p.is_inference() else p._version for p in module.parameters())
+def versions(tensors: Iterable[Tensor]) -> tuple[tuple[int, int], ...]:
+    """Where each tensor's values lie and how often they were written to: if this changes, what was made of them is
+    stale.
+
+    Writing through `.data` is not seen.
+    """
+    return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -89,7 +94,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def add_linear(x: Tensor, layer: Linear, y: Tensor) -> Tensor:
     """x + layer(y), in place of x when no gradient is recorded: the sum then costs no pass of its own over memory."""
-    if torch.is_grad_enabled():
+    plain = type(layer) is Linear and layer.bias is None and not hasattr(layer, "_diffusers_hook")
+    if torch.is_grad_enabled() or not plain:  # what replaces or wraps the layer (LoRA, offloading) must be called
         return x + layer(y)
     x.view(-1, x.shape[-1]).addmm_(y.reshape(-1, y.shape[-1]), layer.weight.to(x.dtype).t())
     return x

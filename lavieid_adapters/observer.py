@@ -11,52 +11,50 @@ from .hosts import Host
 
 
 class Observer:
-    """Reads the arguments of a transformer's forward, by a pre-hook that is there only while something is wanted of it.
+    """Reads the arguments of each forward of a transformer, by a pre-hook, until it is closed.
+
+    Args:
+        transformer, host: The transformer and its description.
+        before: Called with the batch size before each forward; says whether the progress is wanted.
 
     Attributes:
-        progress: Fraction of the run that is behind, (batch,) or (1,), on the device of the timesteps.
+        progress: Fraction of the run that is behind, (1,) or (batch,), on the device of the timesteps.
         grid: Token grid (frames, height, width); None if the host's description has none.
-        timesteps: A function that gives the run's timesteps, first step first; without it, progress is 1 - t / 1000.
+        timesteps: A function that gives the run's timesteps, first step first, or None if they are not known: then
+            progress is 1 - t / 1000.
     """
 
-    def __init__(self, transformer: nn.Module, host: Host):
-        self.transformer, self.host = transformer, host
+    def __init__(self, transformer: nn.Module, host: Host, before: Callable[[int], bool]):
+        self.host, self.before = host, before
         self.progress: Tensor | None = None
         self.grid: tuple[int, int, int] | None = None
-        self.timesteps: Callable[[], Tensor] | None = None
-        self._wanted: set[str] = set()
-        self._removable = None
-
-    def want(self, what: str, wanted: bool) -> None:
-        """Begin or stop to read "progress" or "grid"."""
-        (self._wanted.add if wanted else self._wanted.discard)(what)
-        if self._wanted and self._removable is None:
-            self._removable = self.transformer.register_forward_pre_hook(self._read, with_kwargs=True)
-        elif not self._wanted and self._removable is not None:
-            self._removable.remove()
-            self._removable = None
+        self.timesteps: Callable[[], Tensor | None] | None = None
+        forward = inspect.signature(type(unwrap_module(transformer)).forward)
+        self._positions = {name: i - 1 for i, name in enumerate(forward.parameters)}
+        self._removable = transformer.register_forward_pre_hook(self._read, with_kwargs=True)
 
     def close(self) -> None:
         """Stop reading, and let go of what was read."""
-        self.want("progress", False)
-        self.want("grid", False)
+        self._removable.remove()
         self.progress = self.grid = self.timesteps = None
 
+    def _argument(self, name: str, args: tuple, kwargs: dict):
+        position = self._positions.get(name, len(args))
+        return kwargs.get(name, args[position] if position < len(args) else None)
+
     def _read(self, transformer: nn.Module, args: tuple, kwargs: dict) -> None:
-        signature = inspect.signature(type(unwrap_module(transformer)).forward)
-        arguments = signature.bind_partial(transformer, *args, **kwargs).arguments
-        if "grid" in self._wanted and self.host.grid is not None:
-            self.grid = self.host.grid(transformer, tuple(arguments["hidden_states"].shape))
-        if "progress" not in self._wanted:
+        latents, timestep = (self._argument(name, args, kwargs) for name in ("hidden_states", "timestep"))
+        if not isinstance(latents, Tensor):
             return
-        if torch.is_grad_enabled() and getattr(transformer, "gradient_checkpointing", False):
-            # The second call of a checkpointed block may come after the next forward, and would read its progress.
-            raise ValueError(
-                "A window (start, end) is for inference: under gradient checkpointing set start to 0 and end to 1."
-            )
-        timestep = torch.as_tensor(arguments["timestep"]).reshape(-1).float()
-        if self.timesteps is None:
+        self.grid = None if self.host.grid is None else self.host.grid(transformer, tuple(latents.shape))
+        self.progress = None
+        if not self.before(len(latents)) or timestep is None:
+            return
+        timestep = torch.as_tensor(timestep).float()
+        timestep = timestep.reshape(timestep.shape[0] if timestep.ndim else 1, -1).amax(1)
+        run = self.timesteps() if self.timesteps is not None else None
+        if run is None:
             self.progress = 1 - timestep / 1000
-        else:  # on the device, since reading a number off it would make the host wait
-            run = self.timesteps().to(timestep)
-            self.progress = (run > timestep[:, None]).sum(1) / len(run)
+        else:  # on the device, since reading a number off it would make the host wait; all samples are at one step
+            run = run.to(timestep)
+            self.progress = (run > timestep[:1, None]).sum(1) / len(run)

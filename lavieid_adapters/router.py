@@ -176,6 +176,10 @@ class LocalRouter(Adapter):
         """
         component_mask = self.check_tokens(component_tokens, component_mask)
         dtype = dtype or component_tokens.dtype
+        with torch.autocast(component_tokens.device.type, enabled=False):  # it would fold in 16 bits
+            return self._fold(component_tokens, component_mask, dtype)
+
+    def _fold(self, component_tokens: Tensor, component_mask: Tensor, dtype: torch.dtype) -> PreparedIdentity:
         # Folding is done once, so it is done in float32 or wider: the products are rounded to `dtype` only at the end.
         wide = torch.promote_types(torch.promote_types(component_tokens.dtype, dtype), torch.float32)
         tokens = component_tokens.to(wide)
@@ -219,7 +223,7 @@ class LocalRouter(Adapter):
         """Eq. 3 on the prepared form; `strength` as in `forward`. `in_place` allows writing over `hidden_states`."""
         self.check_hidden_states(hidden_states, len(prepared.visible))
         strength = prepared.visible if strength is None else prepared.visible * strength
-        if kernels.usable(hidden_states, prepared):
+        if kernels.usable(hidden_states, prepared, strength):
             return kernels.route_and_attend(hidden_states, prepared, strength, self.norm_video.eps, in_place)
 
         x = self._normalise(hidden_states)
@@ -262,8 +266,9 @@ class LocalRouter(Adapter):
             raise TypeError(f"component_tokens is {component_tokens.dtype}, but must be floating point.")
         if component_mask is None:
             return torch.ones(component_tokens.shape[:2], dtype=torch.bool, device=component_tokens.device)
-        if component_mask.dtype != torch.bool:
-            raise TypeError(f"component_mask is {component_mask.dtype}, but must be torch.bool (True: visible).")
+        if not isinstance(component_mask, Tensor) or component_mask.dtype != torch.bool:
+            kind = getattr(component_mask, "dtype", type(component_mask).__name__)
+            raise TypeError(f"component_mask is {kind}, but must be a tensor of torch.bool (True: visible).")
         if component_mask.shape != component_tokens.shape[:2]:
             raise ValueError(
                 f"component_mask has shape {tuple(component_mask.shape)}, but component_tokens needs one of "

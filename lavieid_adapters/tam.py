@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .checkpoint import Adapter
 from .layers import CausalBlock, CrossAttention, Linear, frame_rotation, zero_init
+from .strength import finite
 
 LAYOUTS = ("bfchw", "bcfhw")
 
@@ -52,6 +53,11 @@ class TAM(Adapter):
         layout: str = "bfchw",
     ):
         super().__init__()
+        sizes = {"patch_size": patch_size, "num_layers": num_layers, "num_heads": num_heads, "chunks": chunks}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} is {size}, but must be at least 1.")
+        finite("beta", beta)
         if dim % (2 * num_heads):
             raise ValueError(
                 f"dim {dim} over num_heads {num_heads} must give an even number of channels a head: choose another "
@@ -81,8 +87,9 @@ class TAM(Adapter):
                 None.
             beta: Strength; 0 gives the latents back. The config's if None.
             layout: "bfchw" or "bcfhw". The config's if None.
-            previous: The refined chunk before these latents, of any number of frames: then the first chunk has a
-                predecessor, and is refined as well.
+            previous: The last refined chunk of the clip before: then the first chunk has a predecessor, and is refined
+                as well. What psi sees of it are its output frames; `stream`, which also keeps the frame that is dropped
+                from the output, continues a clip exactly.
 
         Returns:
             Refined latents, of the shape and dtype of `latents`.
@@ -126,17 +133,21 @@ class TAM(Adapter):
             chunks: Latents of one chunk after another, each with one frame or more; other arguments as in `refine`.
 
         Yields:
-            Each chunk refined: together what `refine` gives for the whole, split in the same places.
+            Each chunk refined: together what `refine` gives for the whole, split in the same places. The next chunk
+            depends on it, so do not write into it before that has come.
 
         Raises:
             ValueError, TypeError: When a chunk does not fit.
         """
+        if previous is not None:
+            self._check(previous, layout, finite=True)
         yield from self._refined((c for c in chunks if self._check(c, layout, finite=True)), beta, layout, previous)
 
     def _refined(
         self, chunks: Iterable[Tensor], beta: float | None, layout: str | None, previous: Tensor | None
     ) -> Iterator[Tensor]:
         beta = self.config.beta if beta is None else beta
+        finite("beta", beta)
         context = None  # c*_(k-1), (b, f, c, h, w): its last frame is what precedes the next chunk
         if previous is not None:
             context = previous.movedim(self._check(previous, layout), 1)

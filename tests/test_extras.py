@@ -34,10 +34,10 @@ def test_a_module_that_breaks_on_import_says_why(tmp_path, monkeypatch):
 
 
 def test_every_extra_that_the_code_names_is_declared():
-    package = Path(lavieid_adapters.__file__).parent
+    package, examples = Path(lavieid_adapters.__file__).parent, Path(__file__).parent.parent / "examples"
     calls = [
         (path, node)
-        for path in [*package.rglob("*.py"), *(package.parent / "examples").glob("*.py")]
+        for path in [*package.rglob("*.py"), *examples.glob("*.py")]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", None)) == "require"
     ]

@@ -133,16 +133,21 @@ def test_window_of_the_run_by_timestep(model):
         handle.set_tokens(tiny.tokens())
         full = run(model)
         for start, end, inside in [(0, 0.5, False), (0.5, 1, True), (0.2, 0.6, True), (0, 0.2, False)]:
-            handle.start, handle.end = 0, 1
             handle.start, handle.end = start, end
             assert torch.equal(run(model), full if inside else base), (start, end)
         handle.start, handle.end = 0, 0.5
-        assert torch.equal(run(model, timestep=torch.tensor([501])), run_with(model, timestep=torch.tensor([501])))
-        handle.start, handle.end = 0, 1
+        later = torch.tensor([501])
+        assert torch.equal(run(model, timestep=later), run_with(model, timestep=later))
+        handle.start, handle.end = 0.6, 1  # the ends may be set in either order
+        assert handle.start == 0.6
+        handle.start = 1.0
+        with pytest.raises(ValueError, match=r"start 1\.0, but ends at end 1\.0"):
+            run(model)
+        handle.start = 0
         assert torch.equal(run(model), full)
-        for start, end in [(0.5, 0.5), (-0.1, 1), (0, 1.1)]:
-            with pytest.raises(ValueError, match=f"start {start} and end {end}"):
-                handle._set_window(start, end)
+        for name, value in (("start", -0.1), ("end", 1.1)):
+            with pytest.raises(ValueError, match=f"{name} is {value}"):
+                setattr(handle, name, value)
 
 
 def run_with(model, **changes):
@@ -351,13 +356,127 @@ def test_follows_the_host_to_another_dtype(model):
 
 def test_layerwise_casting_of_the_host(model):
     model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    streams, router = [], tiny.router()
+    model.transformer_blocks[0].register_forward_hook(lambda module, args, out: streams.append(out[0]))
     base = run(model)
+    with attach(router, model) as handle:
+        handle.set_tokens(tiny.tokens())
+        assert not torch.equal(run(model), base)
+    assert streams[1].dtype == torch.float32
+    torch.testing.assert_close(streams[1], router(streams[0], tiny.tokens(1)))
+    assert torch.equal(run(model), base)
+
+
+@pytest.mark.parametrize("offload_first", [True, False])
+@pytest.mark.parametrize("kind", ["block_level", "leaf_level"])
+def test_group_offloading_of_the_host(model, kind, offload_first):
     with attach(tiny.router(), model) as handle:
         handle.set_tokens(tiny.tokens())
-        out = run(model)
-        assert out.dtype == torch.float32
-        assert not torch.equal(out, base)
-    assert torch.equal(run(model), base)
+        full = run(model)
+    options = {"onload_device": torch.device("cpu"), "offload_type": kind}
+    if kind == "block_level":
+        options["num_blocks_per_group"] = 1
+    if offload_first:
+        model.enable_group_offload(**options)
+    with attach(tiny.router(), model) as handle:
+        handle.set_tokens(tiny.tokens())
+        if not offload_first:
+            model.enable_group_offload(**options)
+        torch.testing.assert_close(run(model), full)
+    assert not torch.equal(run(model), full)
+
+
+@pytest.mark.parametrize("lora_first", [True, False])
+def test_lora_on_the_host(model, lora_first):
+    from peft import LoraConfig
+
+    config = LoraConfig(r=2, target_modules=["to_q", "to_out.0"], init_lora_weights=False)
+
+    def load():
+        torch.manual_seed(1)
+        model.add_adapter(config)
+
+    handle = None
+    if not lora_first:
+        handle = attach(tiny.router(), model)
+        handle.set_tokens(tiny.tokens())
+        without = run(model)
+    load()
+    if lora_first:
+        without = run(model)
+        handle = attach(tiny.router(), model)
+        handle.set_tokens(tiny.tokens())
+    both = run(model)
+    assert not torch.equal(both, without)
+    reference = tiny.transformer(**NO_GRID)
+    torch.manual_seed(1)
+    reference.add_adapter(config)
+    with attach(tiny.router(), reference) as other:
+        other.set_tokens(tiny.tokens())
+        torch.testing.assert_close(both, run(reference))
+    handle.detach()
+    torch.testing.assert_close(run(model), run(reference))
+
+
+def test_what_was_prepared_is_made_again_when_what_it_came_from_changes(model):
+    tokens = tiny.tokens().requires_grad_()
+    with attach(tiny.router(), model) as handle:
+        handle.set_tokens(tokens)
+        before = run(model)
+        model(**tiny.transformer_inputs()).sample.square().mean().backward()
+        assert tokens.grad.norm() > 0
+        with torch.no_grad():
+            tokens.add_(1)
+        after_tokens = run(model)
+        assert not torch.equal(after_tokens, before)
+        handle.router.load_state_dict(tiny.router(seed=9).state_dict(), assign=True)
+        after_weights = run(model)
+        assert not torch.equal(after_weights, after_tokens)
+        handle.set_tokens(tokens)
+        assert torch.equal(run(model), after_weights)
+
+
+def test_a_run_in_inference_mode_leaves_training_possible(model):
+    router = tiny.router().requires_grad_(False)
+    with attach(router, model) as handle:
+        with torch.inference_mode():
+            handle.set_tokens(tiny.tokens())
+            model(**tiny.transformer_inputs())
+        latents = tiny.transformer_inputs()["hidden_states"].requires_grad_()
+        model(**{**tiny.transformer_inputs(), "hidden_states": latents}).sample.mean().backward()
+        assert latents.grad.norm() > 0
+
+
+def test_attach_moves_the_router_to_the_transformers_device(model):
+    router, moved = tiny.router(), []
+    router.to = lambda device: moved.append(device)
+    with attach(router, model):
+        assert moved == [torch.device("cpu")]
+
+
+def test_component_scales_are_replaced_and_not_written_into(model):
+    with attach(tiny.router(), model) as handle, pytest.raises(TypeError, match="item assignment"):
+        handle.component_scales["hair"] = 0.0
+
+
+def test_window_on_a_transformer_that_takes_no_timestep_is_refused():
+    class Block(nn.Module):
+        def forward(self, video):
+            return video * 2
+
+    class Mine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stages = nn.ModuleList([Block()])
+
+        def forward(self, video):
+            return self.stages[0](video)
+
+    with attach(tiny.router(), Mine(), host=Host("stages")) as handle:
+        handle.set_tokens(tiny.tokens())
+        handle.end = 0.5
+        with pytest.raises(ValueError, match="takes `hidden_states` and `timestep`"), torch.no_grad():
+            handle.transformer(torch.randn(1, 5, tiny.DIM))
 
 
 def test_compiled_host_has_no_graph_break_and_does_not_recompile_when_identity_or_strength_change(model):
@@ -379,6 +498,26 @@ def test_compiled_host_has_no_graph_break_and_does_not_recompile_when_identity_o
             assert not torch.allclose(out, first)
             torch.testing.assert_close(out, run(model))
         assert counter.frame_count == 1
+        with handle.disabled():
+            base = run(model)
+        handle.end = 0.45  # that there is a window is compiled in, its ends are not
+        run(compiled)
+        windowed = counter.frame_count
+        for end, acts in ((0.4, False), (0.6, True), (0.7, True), (0.3, False)):
+            handle.end = end
+            out = run(compiled)
+            assert torch.allclose(out, base, atol=1e-5) != acts
+        assert counter.frame_count == windowed
+        handle.end = 1
+        with handle.record_routes() as routes:
+            run(compiled)
+        assert routes[0].shape == (1, 6, 3, 4, 6)
+
+
+def test_compiled_host_runs_without_an_identity(model):
+    compiled, base = torch.compile(model, backend="eager", fullgraph=True), run(model)
+    with attach(tiny.router(), model):
+        assert torch.equal(run(compiled), base)
 
 
 def test_any_host_of_diffusers_block_registry():
@@ -432,7 +571,7 @@ def test_nothing_of_an_identity_or_a_forward_stays_reachable_after_detach(model)
         lambda module, args, kwargs: references.append(weakref.ref(kwargs["hidden_states"])), with_kwargs=True
     )
     run(model)
-    references += [weakref.ref(handle._conditioning._kept[0].key), weakref.ref(handle.observer.progress)]
+    references += [weakref.ref(handle._conditioning._kept.key), weakref.ref(handle.observer.progress)]
     del component_tokens
     assert references[0]() is not None
     handle.detach()

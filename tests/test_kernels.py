@@ -40,17 +40,27 @@ def test_route_and_attend_equals_the_plain_form(background, identities, strength
         torch.testing.assert_close(again, out)
 
 
-def test_kernels_leave_gradients_and_odd_sizes_to_the_plain_form():
-    router, z = tiny.router(tokens_per_component=16), torch.randn(1, 4, tiny.DIM)
-    prepared = router.prepare(torch.randn(1, 6, 16, tiny.TOKEN_DIM))
-    assert not kernels.usable(z, prepared)  # float32
-    if DEVICE == "cuda":
-        router, z = router.to(DEVICE), z.to(DEVICE, DTYPE)
-        component_tokens = torch.randn(1, 6, 16, tiny.TOKEN_DIM, device=DEVICE)
-        assert not kernels.usable(z, router.prepare(component_tokens, dtype=DTYPE))
-        with torch.no_grad():
-            assert kernels.usable(z, router.prepare(component_tokens, dtype=DTYPE))
-            assert not kernels.usable(z[..., :48], router.prepare(component_tokens, dtype=DTYPE))
+def test_kernels_leave_gradients_and_odd_sizes_to_the_plain_form(monkeypatch):
+    # A GPU's answer, on the CPU as well.
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+    router, z = tiny.router(tokens_per_component=16), torch.randn(1, 4, tiny.DIM, dtype=torch.bfloat16)
+    component_tokens, strength = torch.randn(1, 6, 16, tiny.TOKEN_DIM), torch.ones(1, 6)
+
+    def usable(z=z, strength=strength):
+        return kernels.usable(z, router.prepare(component_tokens, dtype=torch.bfloat16), strength)
+
+    assert not usable()
+    with torch.no_grad():
+        assert usable()
+        assert not usable(z.float())
+        assert not usable(z[..., :48])
+    router.requires_grad_(False)
+    assert usable()
+    assert not usable(strength=strength.clone().requires_grad_())
+    for part in (router.aggregate, router.cross_attention.to_out.weight, router.cross_attention.to_query.weight):
+        part.requires_grad_(True)  # a part that is trained alone
+        assert not usable()
+        part.requires_grad_(False)
 
 
 def test_rotate_query_key_equals_the_plain_form():

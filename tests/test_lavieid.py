@@ -369,3 +369,64 @@ def test_warnings_point_at_no_more_than_there_is(pipe, adapters):
         warnings.simplefilter("error")
         lavieid.set_identity(tiny.tokens())
         generate(pipe)
+
+
+def test_several_identities_for_one_prompt_under_guidance_are_refused(pipe, adapters):
+    with attach_lavieid(pipe, adapters) as lavieid:
+        lavieid.set_identity(tiny.tokens(2))
+        with pytest.raises(
+            ValueError, match=r"2 identities .* need a batch of 4 in 2 guidance passes, but the pipeline runs 2"
+        ):
+            generate(pipe)
+        assert generate(pipe, ["she walks", "a park"]).shape[0] == 2
+
+
+def test_identity_of_other_components_is_refused(pipe, adapters):
+    names = ("hair", "eyes", "mouth", "nose", "skin", "eyebrows")
+    with attach_lavieid(pipe, adapters) as lavieid, pytest.raises(ValueError, match=r"hair, eyes.*eyebrows, eyes"):
+        lavieid.set_identity(Identity(tiny.tokens(), names=names))
+    with attach_lavieid(pipe, adapters, names=names) as lavieid:
+        lavieid.set_identity(Identity(tiny.tokens(), names=names))
+        assert set(lavieid.component_scales) == set(names)
+
+
+def test_window_works_outside_a_run_of_the_pipe(pipe, adapters):
+    with attach_lavieid(pipe, adapters) as lavieid:
+        lavieid.set_identity(tiny.tokens())
+        lavieid.end = 0.5
+        other = CogVideoXPipeline.from_pipe(pipe)
+        other.set_progress_bar_config(disable=True)
+        windowed = generate(other, output_type="latent")
+        lavieid.end = 1.0
+        assert not torch.equal(generate(other, output_type="latent"), windowed)
+
+
+def test_refined_latents_can_be_saved_and_two_tams_each_act_once(pipe, adapters, tmp_path):
+    with attach_lavieid(pipe, adapters["tam"]) as first, attach_lavieid(pipe, tiny.tam(7)) as second:
+        latents = tiny.latents(1, 3, 4, 8, 12)
+        by_hand = second.refine(first.refine(latents))
+        torch.save(by_hand, tmp_path / "latents.pt")
+        assert not torch.equal(by_hand, latents)
+        torch.testing.assert_close(pipe.decode_latents(by_hand), pipe.decode_latents(latents))
+    assert first.refine(latents) is latents  # detached
+
+
+def test_bad_settings_of_tam_are_refused_when_they_are_set(pipe, adapters):
+    with attach_lavieid(pipe, adapters) as lavieid:
+        with pytest.raises(ValueError, match="chunks is 0"):
+            lavieid.chunks = 0
+        with pytest.raises(ValueError, match="beta is nan"):
+            lavieid.beta = float("nan")
+        assert (lavieid.chunks, lavieid.beta) == (4, 0.2)
+
+
+def test_casting_the_pipe_while_attached(pipe, adapters):
+    base = generate(pipe)
+    with attach_lavieid(pipe, adapters) as lavieid:
+        lavieid.set_identity(tiny.tokens())
+        full = generate(pipe)
+        pipe.to(torch.float64)
+        assert generate(pipe).dtype == torch.float64
+        pipe.to(torch.float32)
+        torch.testing.assert_close(generate(pipe), full)
+    assert torch.equal(generate(pipe), base)

@@ -190,3 +190,20 @@ def test_layerwise_casting_of_the_router_itself(z):
     assert router.to_video.weight.dtype == torch.float8_e4m3fn
     assert 0 < relative(router(z, tiny.tokens(1)) - z, exact - z) < 0.1
     assert F.mse_loss(router(z, tiny.tokens(1)), exact) > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_trains_with_gradients_near_those_of_float32(z, dtype):
+    router, component_tokens = tiny.router(), tiny.tokens(2)
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    mask[0, 1] = False
+    exact = torch.autograd.grad(router(z, component_tokens, mask).square().mean(), list(router.parameters()))
+    with torch.autocast("cpu", dtype=dtype):
+        loss = router(z, component_tokens, mask).square().mean()
+    for got, wanted in zip(torch.autograd.grad(loss, list(router.parameters())), exact, strict=True):
+        assert relative(got, wanted) < 0.05
+
+
+def test_mask_that_is_no_tensor_is_refused(z):
+    with pytest.raises(TypeError, match="component_mask is list"):
+        tiny.router()(z, tiny.tokens(1), [True] * 6)

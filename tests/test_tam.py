@@ -6,7 +6,6 @@ import tiny
 import torch
 
 from lavieid_adapters import TAM
-from lavieid_adapters.layers import frame_rotation
 
 # b batch · f frames · c channels · h, w height and width · s patch size
 
@@ -25,12 +24,25 @@ def literal_refine(tam, latents, chunks, beta):
         x = x.reshape(b, f, h // s, w // s, -1, s, s)
         return torch.einsum("bfhwcij->bfchiwj", x).reshape(b, f, -1, h, w)
 
+    def rope(x, frame):
+        """RoFormer's rotation of channel pairs (i, i + d / 2) by frame · 10000^(-2 i / d)."""
+        d = x.shape[-1]
+        angle = frame[:, None, None] * 10000.0 ** (-torch.arange(0, d, 2, dtype=x.dtype) / d)
+        a, b = x[..., : d // 2], x[..., d // 2 :]
+        return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], dim=-1)
+
     def psi(x):
         hidden = tam.to_tokens(patchify(x))
-        rotation = frame_rotation(x.shape[1], tam.config.dim // tam.config.num_heads, hidden)
+        frame = torch.arange(x.shape[1], dtype=x.dtype).repeat_interleave(hidden.shape[2])
+        hidden = hidden.flatten(1, 2)
         for block in tam.psi:
-            hidden = block(hidden, rotation)
-        return hidden.flatten(1, 2)
+            qkv = block.to_query_key_value(block.norm_attention(hidden))
+            query, key, value = qkv.unflatten(-1, (3, block.num_heads, -1)).unbind(dim=2)
+            scores = torch.einsum("bnhd,blhd->bhnl", rope(query, frame), rope(key, frame)) / query.shape[-1] ** 0.5
+            scores = scores.masked_fill(frame[:, None] < frame, -torch.inf).softmax(dim=-1)
+            hidden = hidden + block.to_out(torch.einsum("bhnl,blhd->bnhd", scores, value).flatten(2))
+            hidden = hidden + block.feed_forward(block.norm_feed_forward(hidden))
+        return hidden
 
     parts = list(torch.tensor_split(latents, chunks, dim=1))
     refined, out = parts[0], [parts[0]]
@@ -101,12 +113,16 @@ def test_gives_the_dtype_it_takes(dtype):
 
 
 def test_residual_is_added_in_float32():
-    tam = tiny.tam().double()
+    tam, beta = tiny.tam(), 0.37
     latents = (tiny.latents() * 50).bfloat16()
-    exact = tam.refine(latents.double(), beta=1.0)
-    error = (tam.refine(latents, beta=1.0).double() - exact).abs().max()
-    rounded = latents[:, 4:] + (exact - latents.double()).bfloat16()[:, 4:]
-    assert error <= (rounded.double() - exact[:, 4:]).abs().max() * 1.5
+    context, current = latents[:, :7], latents[:, 6:]
+    with torch.no_grad():
+        bias = tam._bias(context, current)
+    out = tam.refine(latents, chunks=2, beta=beta)[:, 7:]
+    once = (current.float() + beta * bias.float()).bfloat16()[:, 1:]
+    twice = (current + beta * bias)[:, 1:]  # the product is rounded as well
+    assert not torch.equal(twice, once)
+    assert torch.equal(out, once)
 
 
 def test_both_layouts_give_the_same():
@@ -210,6 +226,7 @@ def test_latents_that_are_not_finite_are_refused(method, value):
         ({"layout": "bhwcf"}, ValueError, "'bhwcf'.*'bfchw', 'bcfhw'"),
         ({"previous": torch.ones(1, 2, 4, 8, 6)}, ValueError, r"\(1, 4, 8, 8\).*\(1, 4, 8, 6\)"),
         ({"previous": torch.full((1, 2, 4, 8, 8), torch.nan)}, ValueError, "NaN"),
+        ({"beta": float("nan")}, ValueError, "beta is nan"),
     ],
 )
 def test_bad_input_is_refused_with_both_values(change, error, message):
@@ -222,3 +239,24 @@ def test_sizes_that_cannot_be_built_are_refused():
         tiny.tam(num_heads=3)
     with pytest.raises(ValueError, match="'bfhwc'"):
         tiny.tam(layout="bfhwc")
+    for name in ("patch_size", "num_layers", "num_heads", "chunks"):
+        with pytest.raises(ValueError, match=f"{name} is 0"):
+            tiny.tam(**{name: 0})
+    with pytest.raises(ValueError, match="beta is inf"):
+        tiny.tam(beta=float("inf"))
+
+
+def test_lora_on_psi_acts_with_and_without_gradients():
+    from peft import LoraConfig, inject_adapter_in_model
+
+    tam, latents = tiny.tam(), tiny.latents()
+    plain = tam.refine(latents)
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["psi.0.to_out"], init_lora_weights=False), tam)
+    out = tam.refine(latents)
+    assert not torch.allclose(out, plain)
+    torch.testing.assert_close(out, tam(latents).detach())
+
+
+def test_stream_refuses_a_previous_chunk_that_is_not_finite():
+    with pytest.raises(ValueError, match="NaN"):
+        next(tiny.tam().stream([tiny.latents()], previous=tiny.latents() * torch.nan))

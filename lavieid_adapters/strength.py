@@ -1,0 +1,127 @@
+"""How strongly a router acts: alpha of eq. 3, its share for each component, and the window of the run in which it
+acts."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+
+def delegated(target: Callable, cls: type, name: str) -> property:
+    """A property that is another object's, with its documentation."""
+
+    def get(self):
+        return getattr(target(self), name)
+
+    def put(self, value) -> None:
+        setattr(target(self), name, value)
+
+    return property(get, put, doc=getattr(cls, name).__doc__)
+
+
+class Strength:
+    """alpha a component, as a tensor: so that neither a change of it nor a window recompiles or makes the host wait.
+
+    Args:
+        names: The components' names.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self.names = tuple(names)
+        self._scale, self._component_scales = 1.0, dict.fromkeys(self.names, 1.0)
+        self._start, self._end = 0.0, 1.0
+        self.windowed = False
+        self._alpha, self._bounds = torch.ones(1, len(self.names)), torch.tensor([0.0, math.inf])
+
+    @property
+    def scale(self) -> float:
+        """alpha of eq. 3, any finite number; 0 leaves the host as it is."""
+        return self._scale
+
+    @scale.setter
+    def scale(self, value: float) -> None:
+        self._scale = finite("scale", value)
+        self._update()
+
+    @property
+    def component_scales(self) -> Mapping[str, float]:
+        """Strength of each component by name, on top of `scale`; those that are not named when set become 1."""
+        return MappingProxyType(self._component_scales)
+
+    @component_scales.setter
+    def component_scales(self, scales: Mapping[str, float]) -> None:
+        unknown = sorted(set(scales) - set(self.names))
+        if unknown:
+            raise ValueError(f"No component is called {', '.join(unknown)}: choose from {', '.join(self.names)}.")
+        scales = {name: finite(name, value) for name, value in scales.items()}
+        self._component_scales = {**dict.fromkeys(self.names, 1.0), **scales}
+        self._update()
+
+    @property
+    def start(self) -> float:
+        """The fraction of the denoising run, from 0 to 1, before which the router does not act.
+
+        The fraction is that of the steps in a pipeline (`attach_lavieid`); a transformer alone knows only the timestep
+        t, and takes 1 - t / 1000.
+        """
+        return self._start
+
+    @start.setter
+    def start(self, value: float) -> None:
+        self._start = _fraction("start", value)
+        self._update()
+
+    @property
+    def end(self) -> float:
+        """The fraction of the denoising run from which on the router no longer acts; as `start`."""
+        return self._end
+
+    @end.setter
+    def end(self, value: float) -> None:
+        self._end = _fraction("end", value)
+        self._update()
+
+    def now(self, like: Tensor, progress: Tensor | None) -> Tensor:
+        """alpha a component, (1 or batch, components), on the device of `like`, 0 for samples outside the window.
+
+        Args:
+            like: Video tokens, (batch, tokens, width).
+            progress: Fraction of the run that is behind, (1,) or (batch,).
+
+        Raises:
+            ValueError: If there is a window, but nothing tells the progress.
+        """
+        if self._alpha.device != like.device:
+            self._alpha, self._bounds = self._alpha.to(like.device), self._bounds.to(like.device)
+        if not self.windowed:
+            return self._alpha
+        if progress is None:
+            raise ValueError(
+                "A window (start, end) needs a transformer whose forward takes `hidden_states` and `timestep`: set "
+                "start to 0 and end to 1."
+            )
+        progress = progress.to(like.device)[: len(like)]  # a cache may run one pass of guidance alone
+        inside = (progress >= self._bounds[0]) & (progress < self._bounds[1])
+        return self._alpha * inside[:, None]
+
+    def _update(self) -> None:
+        device = self._alpha.device
+        self.windowed = (self._start, self._end) != (0, 1)
+        self._alpha = torch.tensor([[self._scale * s for s in self._component_scales.values()]], device=device)
+        # The run's last step is inside a window that ends with the run.
+        self._bounds = torch.tensor([self._start, math.inf if self._end == 1 else self._end], device=device)
+
+
+def finite(name: str, value: float) -> float:
+    """The value as a float, refused if it is infinite or no number."""
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value}, but must be a finite number.")
+    return float(value)
+
+
+def _fraction(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}, but must be a fraction of the run, 0 to 1.")
+    return float(value)
