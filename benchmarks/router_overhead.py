@@ -73,7 +73,12 @@ def main() -> None:
     step = lambda: model(**inputs)  # noqa: E731
     step_with, memory_with = time_ms(step, repeats=5, warmup=2), peak_gib(step)
     handle.scale = 1e-3  # it writes over z, which must stay as it is over many repeats
-    rows.append(("router, as attached", time_ms(lambda: handle.steer(z)), peak_gib(lambda: handle.steer(z))))
+    steer = lambda: handle.steer(z)  # noqa: E731
+    # As in a step, in which the card comes from a block and not from the router before.
+    text, emb = torch.randn(BATCH, 226, DIM, **BF16), torch.randn(BATCH, 512, **BF16)
+    block = lambda: model.transformer_blocks[1](z, text, emb, inputs["image_rotary_emb"])  # noqa: E731
+    rows.append(("**router, after a block**", time_ms(steer, before=block), peak_gib(steer)))
+    rows.append(("router, back to back", time_ms(steer), peak_gib(steer)))
     begin = time.perf_counter()
     handle.detach()
     detached_ms = (time.perf_counter() - begin) * 1e3

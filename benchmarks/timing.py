@@ -1,18 +1,33 @@
 """Timing on a GPU, for the benchmarks beside it."""
 
 import subprocess
+import time
 from collections.abc import Callable
 from statistics import quantiles
 
 import torch
 
 
-def time_ms(function: Callable[[], object], repeats: int = 50, warmup: int = 10) -> tuple[float, float, float]:
-    """Median, 10th and 90th percentile of a function's milliseconds on the GPU, each call between two events."""
+def time_ms(
+    function: Callable[[], object],
+    repeats: int = 50,
+    warmup: int = 10,
+    pause: float = 0.0,
+    before: Callable[[], object] = lambda: None,
+) -> tuple[float, float, float]:
+    """Median, 10th and 90th percentile of a function's milliseconds on the GPU, each call between two events.
+
+    Calls follow each other at once, or after `pause` seconds in which the card is idle, or after a call of `before`
+    that is not timed.
+    """
     for _ in range(warmup):
         function()
     events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
     for begin, end in events:
+        if pause:
+            torch.cuda.synchronize()
+            time.sleep(pause)
+        before()
         begin.record()
         function()
         end.record()

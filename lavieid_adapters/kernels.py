@@ -166,7 +166,6 @@ def route_and_attend(hidden_states: Tensor, prepared, strength: Tensor, eps: flo
     inverse_std = hidden_states.new_empty((batch, num_tokens), dtype=torch.float32)
     block_n = 64
     blocks = triton.cdiv(num_tokens, block_n)
-    query = F.linear(hidden_states, prepared.query_weight)
     with _on_device_of(hidden_states):
         _route_kernel[(blocks, batch)](
             hidden_states, prepared.route_weight, prepared.route_bias.float(), strength.float(), weights, inverse_std,
@@ -174,6 +173,7 @@ def route_and_attend(hidden_states: Tensor, prepared, strength: Tensor, eps: flo
             DIM=dim, REAL_ROUTES=prepared.route_bias.shape[1], COMPONENTS=components, ROUTES=_ROUTES,
             BLOCK_N=block_n, BLOCK_D=64, num_warps=4,
         )  # fmt: skip
+        query = F.linear(hidden_states, prepared.query_weight)
         _attend_kernel[(blocks, heads, batch)](
             query, prepared.key, prepared.key_bias.float(), prepared.value, weights, inverse_std, num_tokens,
             identity_stride,

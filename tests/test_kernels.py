@@ -71,3 +71,15 @@ def test_rotate_query_key_equals_the_plain_form():
     assert relative(plain, qkv) > 0.1
     with torch.no_grad():
         torch.testing.assert_close(kernels.rotate_query_key(qkv.clone(), *rotation), plain)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+def test_compiles_without_a_graph_break():
+    router = tiny.router(tokens_per_component=16).to(DEVICE)
+    z = torch.randn(2, 70, tiny.DIM, device=DEVICE, dtype=DTYPE)
+    with torch.no_grad():
+        prepared = router.prepare(torch.randn(1, 6, 16, tiny.TOKEN_DIM, device=DEVICE), dtype=DTYPE)
+        compiled = torch.compile(router.apply_prepared, fullgraph=True)
+        out = router.apply_prepared(z, prepared)
+        assert not torch.equal(out, z)
+        torch.testing.assert_close(compiled(z, prepared), out)
