@@ -11,6 +11,7 @@ from diffusers.hooks import ModelHook
 from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor, nn
 
+from .attachment import Attachment
 from .conditioning import Conditioning
 from .hooks import insert_innermost, remove_innermost
 from .hosts import Host, activation_dtype, find_block, find_host, token_width
@@ -39,7 +40,7 @@ class RouterHook(ModelHook):
         return hidden_states
 
 
-class RouterHandle:
+class RouterHandle(Attachment):
     """An attached router: its conditioning, strength and window, and the way to take it off. Made by `attach`.
 
     Also a context manager, which detaches at its end.
@@ -60,7 +61,6 @@ class RouterHandle:
 
     def __init__(self, router: LocalRouter, transformer: nn.Module, block_idx: int, host: Host, names: Sequence[str]):
         self.router, self.transformer, self.block_idx = router, transformer, block_idx
-        self.enabled = True
         self.notices: list[str] = []
         self.passes: Callable[[], int | None] | None = None
         self.strength = Strength(names)
@@ -118,15 +118,6 @@ class RouterHandle:
         self._warned = False
 
     @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """Within the block the host runs as if the router were not there."""
-        before, self.enabled = self.enabled, False
-        try:
-            yield
-        finally:
-            self.enabled = before
-
-    @contextmanager
     def record_routes(self, grid: tuple[int, int, int] | None = None) -> Iterator[list[Tensor]]:
         """Collect the route maps w of eq. 2 of every forward within the block.
 
@@ -156,20 +147,13 @@ class RouterHandle:
         """Take the router off and forget the identities; the host is then what it was. A second call does nothing."""
         if not self._attached:
             return
-        block = find_block(self.transformer, self._host, self.block_idx)
-        hook = block._diffusers_hook.get_hook(_HOOK_NAME)
+        hook = self._block._diffusers_hook.get_hook(_HOOK_NAME)
         hook.handles.remove(self)
         if not hook.handles:
-            remove_innermost(block, _HOOK_NAME)
+            remove_innermost(self._block, _HOOK_NAME)
         self.clear()
-        self._attached, self._record = False, None
+        self._attached, self._record, self.passes = False, None, None
         self.observer.close()
-
-    def __enter__(self) -> "RouterHandle":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.detach()
 
     def __repr__(self) -> str:
         if not self._attached:
@@ -260,10 +244,10 @@ def attach(
         raise ValueError(
             f"This router is attached to block {block_idx} already: detach it first, or attach another one."
         )
-    handle = RouterHandle(router, transformer, block_idx, host, names)
     device = next((p.device for p in block.parameters() if p.device.type != "meta"), None)
     if device is not None:
         router.to(device)
+    handle = RouterHandle(router, transformer, block_idx, host, names)
     if hook is None:
         hook = RouterHook(host.stream)
         insert_innermost(block, hook, _HOOK_NAME)

@@ -5,13 +5,13 @@ import os
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .attachment import Attachment
 from .checkpoint import Adapter, upload
 from .decoder import RefiningDecoder
 from .encoder import LocalFacialEncoder
@@ -24,7 +24,7 @@ from .strength import delegated, finite
 from .tam import TAM
 
 
-class LaVieID:
+class LaVieID(Attachment):
     """Adapters attached to a pipeline. Made by `attach_lavieid`; also a context manager, which detaches at its end.
 
     Attributes:
@@ -38,12 +38,12 @@ class LaVieID:
     start = delegated(lambda self: self._need_handle(), RouterHandle, "start")
     end = delegated(lambda self: self._need_handle(), RouterHandle, "end")
 
-    def __init__(self, pipe, adapters: Mapping[str, Adapter], metadata: Metadata, host: Host, block_idx: int):
+    def __init__(self, pipe, adapters: Mapping[str, Adapter], metadata: Metadata, host: Host):
         self.pipe, self.metadata = pipe, metadata
         self.router: LocalRouter | None = adapters.get("router")
         self.encoder: LocalFacialEncoder | None = adapters.get("encoder")
         self.tam: TAM | None = adapters.get("tam")
-        self.block_idx, self._host = block_idx, host
+        self._host = host
         self.handle: RouterHandle | None = None
         self._decoder: RefiningDecoder | None = None
         self._enabled, self._attached = True, True
@@ -145,15 +145,6 @@ class LaVieID:
         if self.handle is not None:
             self.handle.enabled = value
 
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """Within the block the pipeline runs as if the adapters were not there."""
-        before, self.enabled = self.enabled, False
-        try:
-            yield
-        finally:
-            self.enabled = before
-
     def record_routes(self) -> contextlib.AbstractContextManager[list[Tensor]]:
         """Collect route maps (batch, M, frames, height, width), one a forward; see `RouterHandle.record_routes`."""
         return self._need_handle().record_routes()
@@ -162,8 +153,8 @@ class LaVieID:
         """TAM on latents that the pipeline gave for `output_type="latent"`; without TAM, the latents themselves.
 
         `pipe.decode_latents` refines by itself what has not been through here; copies and slices of what has been do
-        not tell, so decode those in `with lavieid.disabled():`. CogVideoX 1.5 pads the front of such
-        latents with frames that it cuts before decoding; cut them first, as it does.
+        not tell, so decode those in `with lavieid.disabled():`. CogVideoX 1.5 pads the front of such latents with
+        frames that it cuts before decoding; cut them first, as it does.
 
         Args:
             latents: In the pipeline's layout and the VAE's normalised space.
@@ -214,12 +205,6 @@ class LaVieID:
             if self._decoder is not None:
                 self._decoder.take_off(self.pipe, self._refine_once)
             self._decoder = None
-
-    def __enter__(self) -> "LaVieID":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.detach()
 
     def __repr__(self) -> str:
         if not self._attached:

@@ -53,12 +53,15 @@ def attach_lavieid(
         The object that has `set_identity`, the strengths, `refine`, `save_pretrained` and `detach`.
 
     Raises:
-        ValueError: If the pipeline is not supported, or the adapters do not fit it; the pipeline is untouched then.
+        ValueError, TypeError: If the pipeline is not supported, or the adapters do not fit it; the pipeline is
+            untouched then.
     """
     if not any(cls.__name__ in _PIPELINES for cls in type(pipe).__mro__):
         raise ValueError(
             f"{type(pipe).__name__} is not supported: use one of {', '.join(_PIPELINES)}, or attach() a router."
         )
+    if kwargs and not isinstance(adapters, str | os.PathLike):
+        raise TypeError(f"{', '.join(kwargs)} only go with a Hub repo or a folder of adapters.")
     host = find_host(pipe.transformer)
     dtype = activation_dtype(pipe.transformer)
     metadata = Metadata(base_model=_name(pipe), block_idx=block_idx or 0)
@@ -77,7 +80,7 @@ def attach_lavieid(
             f"TAM was built for {tam.config.latent_channels} latent channels, but the VAE of {type(pipe).__name__} has "
             f"{channels}: use the adapters of this base model."
         )
-    lavieid = LaVieID(pipe, adapters, metadata, host, metadata.block_idx)
+    lavieid = LaVieID(pipe, adapters, metadata, host)
     if fresh:
         lavieid._notices.append(_UNTRAINED)
     if lavieid.router is not None:

@@ -103,7 +103,7 @@ def test_a_card_that_was_rewritten_does_not_keep_the_adapters_from_loading(saved
     (saved / "README.md").write_text(card)
     pipe.register_to_config(_name_or_path="a/b")
     with attach_lavieid(pipe, saved) as lavieid:
-        assert lavieid.block_idx == 0
+        assert lavieid.metadata.block_idx == 0
 
 
 @pytest.mark.parametrize("kept", [0, 100, 40_000])
@@ -214,7 +214,7 @@ def test_the_cards_use_works_as_it_is_printed(saved, pipe, tmp_path):
 
 def test_attached_adapters_save_and_come_back_on_their_block(saved, pipe, tmp_path):
     with attach_lavieid(pipe, saved) as lavieid:
-        assert lavieid.block_idx == 1
+        assert lavieid.metadata.block_idx == 1
         assert all_equal({name: getattr(lavieid, name) for name in ADAPTERS}, adapters())
         lavieid.save_pretrained(tmp_path / "again")
     assert load_folder(tmp_path / "again")[1] == load_folder(saved)[1]
@@ -240,7 +240,7 @@ def test_the_adapters_base_model_or_a_copy_of_it_does_not_warn(saved, pipe, name
 def test_another_block_than_the_adapters_warns_and_is_taken(saved, pipe):
     with pytest.warns(UserWarning, match="trained for block 1, but is attached to block 2"):
         lavieid = attach_lavieid(pipe, saved, block_idx=2)
-    assert lavieid.block_idx == lavieid.handle.block_idx == 2
+    assert lavieid.metadata.block_idx == lavieid.handle.block_idx == 2
     lavieid.detach()
 
 

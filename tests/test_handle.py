@@ -63,6 +63,15 @@ def test_detach_leaves_no_trace(model):
     assert trace(model) == before
 
 
+def test_detaches_from_its_block_though_the_list_has_changed(model):
+    handle = attach(tiny.router(), model, block_idx=-1)
+    block = model.transformer_blocks[2]
+    model.transformer_blocks.append(model.transformer_blocks[0])
+    assert hasattr(block, "_diffusers_hook")
+    handle.detach()
+    assert not hasattr(block, "_diffusers_hook")
+
+
 def test_fresh_router_changes_nothing_bit_for_bit(model):
     base, router = run(model), tiny.router()
     nn.init.zeros_(router.cross_attention.to_out.weight)
