@@ -210,6 +210,7 @@ class Adapter(ModelMixin, ConfigMixin):
         save_directory: str | os.PathLike,
         *,
         license: str = "apache-2.0",
+        base_model: str | None = None,
         variant: str | None = None,
         is_main_process: bool = True,
         push_to_hub: bool = False,
@@ -221,6 +222,7 @@ class Adapter(ModelMixin, ConfigMixin):
         Args:
             save_directory: A folder, made if it is not there.
             license: The licence that the card names.
+            base_model: The model that it was trained on, for the card.
             variant: Written into the weights' file name.
             is_main_process: Whether this process of several is the one that writes; the others do nothing.
             push_to_hub: Push to the Hub as well.
@@ -236,24 +238,36 @@ class Adapter(ModelMixin, ConfigMixin):
             return
         with written_aside(save_directory) as folder:
             self.save_files(folder, variant)
-            (folder / "README.md").write_text(model_card({type(self).__name__: self}, license), encoding="utf-8")
+            card = model_card({type(self).__name__: self}, license, base_model)
+            (folder / "README.md").write_text(card, encoding="utf-8")
         if push_to_hub:
-            self.push_to_hub(repo_id or Path(save_directory).name, license=license, variant=variant, **kwargs)
+            self.push_to_hub(
+                repo_id or Path(save_directory).name, license=license, base_model=base_model, variant=variant, **kwargs
+            )
 
     def save_files(self, folder: Path, variant: str | None = None) -> None:
         """Write `config.json` and the weights into `folder`, without a card."""
         super().save_pretrained(folder, variant=variant, max_shard_size="1TB")
 
-    def push_to_hub(self, repo_id: str, *, license: str = "apache-2.0", variant: str | None = None, **kwargs):
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        license: str = "apache-2.0",
+        base_model: str | None = None,
+        variant: str | None = None,
+        **kwargs,
+    ):
         """Save to a temporary folder and upload it as one commit.
 
         Args:
             repo_id: "name" or "organisation/name"; created if it is not there.
             license: The licence that the card names.
+            base_model: The model that it was trained on, for the card.
             variant: Written into the weights' file name.
             kwargs: `token`, `private`, `create_pr`, `commit_message`.
         """
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch, "adapter")
-            self.save_pretrained(folder, license=license, variant=variant)
+            self.save_pretrained(folder, license=license, base_model=base_model, variant=variant)
             return upload(folder, repo_id, **kwargs)

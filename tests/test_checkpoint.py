@@ -340,6 +340,10 @@ def test_the_card_says_what_it_is_and_how_to_use_it(cls, tmp_path):
     assert card.data.library_name == "lavieid-adapters"
     assert {"lavieid", "adapter"} <= set(card.data.tags)
     assert "Base model: not recorded" in card.text and "Licence: cc-by-nc-4.0" in card.text
+    tiny.router().save_pretrained(tmp_path / "based", base_model="zai-org/CogVideoX-5b")
+    based = ModelCard.load(tmp_path / "based" / "README.md")
+    assert based.data.base_model == "zai-org/CogVideoX-5b"
+    assert "Base model: zai-org/CogVideoX-5b" in based.text
     assert "## Responsible use" in card.text and "consent" in card.text
     for name, value in adapter.config.items():
         assert name.startswith("_") or f"{name} {value}" in card.text
