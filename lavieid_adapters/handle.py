@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .attachment import Attachment
 from .conditioning import Conditioning
 from .hooks import insert_innermost, remove_innermost
-from .hosts import Host, activation_dtype, find_block, find_host, token_width
+from .hosts import Host, activation_dtype, find_block, find_host, token_width, weights_device
 from .identity import FACIAL_COMPONENTS
 from .observer import Observer
 from .router import LocalRouter
@@ -90,7 +90,8 @@ class RouterHandle(Attachment):
         conditioning = Conditioning(self.router, tokens, mask, videos_per_prompt)
         if len(conditioning) == 1 and not tokens.requires_grad:  # what several become depends on the batch
             with torch.no_grad():
-                conditioning.prepared(self.router.device, activation_dtype(self.transformer), batch=1)
+                device = weights_device(self._block) or self.router.device
+                conditioning.prepared(device, activation_dtype(self.transformer), batch=1)
         self._conditioning = conditioning
 
     def _before_forward(self, batch: int) -> bool:
@@ -244,7 +245,7 @@ def attach(
         raise ValueError(
             f"This router is attached to block {block_idx} already: detach it first, or attach another one."
         )
-    device = next((p.device for p in block.parameters() if p.device.type != "meta"), None)
+    device = weights_device(block)
     if device is not None:
         router.to(device)
     handle = RouterHandle(router, transformer, block_idx, host, names)

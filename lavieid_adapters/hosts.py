@@ -99,3 +99,8 @@ def activation_dtype(transformer: nn.Module) -> torch.dtype:
     """The dtype in which a transformer computes, as far as its weights tell: those of a quantised one mostly do not."""
     computing = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
     return next((p.dtype for p in transformer.parameters() if p.dtype in computing), torch.float32)
+
+
+def weights_device(block: nn.Module) -> torch.device | None:
+    """The device of a block's weights; None if it has none, or if offloading keeps them elsewhere for now."""
+    return next((p.device for p in block.parameters() if p.device.type != "meta"), None)

@@ -4,7 +4,7 @@ import tiny
 import torch
 from torch import nn
 
-from lavieid_adapters.hosts import HOSTS, Host, activation_dtype, find_block, find_host, token_width
+from lavieid_adapters.hosts import HOSTS, Host, activation_dtype, find_block, find_host, token_width, weights_device
 
 
 def wan() -> nn.Module:
@@ -70,3 +70,10 @@ def test_activation_dtype_is_that_of_the_weights_that_are_not_quantised():
     model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
     assert torch.float8_e4m3fn in {p.dtype for p in model.parameters()}
     assert activation_dtype(model) == torch.bfloat16
+
+
+def test_weights_device_is_that_of_a_block_with_weights():
+    block = tiny.transformer().transformer_blocks[0]
+    assert weights_device(block) == torch.device("cpu")
+    assert weights_device(block.to("meta")) is None
+    assert weights_device(nn.Identity()) is None
