@@ -37,20 +37,17 @@ def imports() -> dict[str, set[str]]:
     return {name: {target for target in targets if target in names} for name, targets in graph.items()}
 
 
-def test_importing_the_package_is_quick_and_loads_nothing_heavy():
+def test_importing_the_package_loads_one_file_and_nothing_heavy():
     code = f"""
-import torch, sys, time
-begin = time.perf_counter()
+import torch, sys
+before = set(sys.modules)
 import lavieid_adapters
-print(time.perf_counter() - begin)
-print([name for name in {HEAVY} if name in sys.modules])
+print(sorted(set(sys.modules) - before - {{"importlib"}}))
 lavieid_adapters.Identity
 print([name for name in {HEAVY} if name in sys.modules])
 print("lavieid_adapters.identity" in sys.modules)
 """
-    seconds, *lines = run(code).splitlines()
-    assert float(seconds) < 0.05
-    assert lines == ["[]", "[]", "True"]
+    assert run(code).splitlines() == ["['lavieid_adapters']", "[]", "True"]
 
 
 def test_no_adapter_needs_the_packages_of_an_extra():
