@@ -69,9 +69,7 @@ def model_card(
         lavieid=record,
     )
     rows = [
-        f"| `{name}` | {adapter.num_parameters() / 1e6:,.1f} M | "
-        + ", ".join(f"{k} {v}" for k, v in adapter.config.items() if not k.startswith("_"))
-        + " |"
+        f"| `{name}` | {adapter.num_parameters() / 1e6:,.1f} M | " + settings(adapter) + " |"
         for name, adapter in adapters.items()
     ]
     body = _BODY.format(
@@ -82,6 +80,11 @@ def model_card(
         use=_USE_ALL if record else _USE_ONE.format(name=next(iter(adapters))),
     )
     return f"---\n{data.to_yaml()}\n---\n{body}"
+
+
+def settings(adapter: ModelMixin) -> str:
+    """An adapter's config on one line."""
+    return ", ".join(f"{k} {v}" for k, v in adapter.config.items() if not k.startswith("_"))
 
 
 def _is_hub_id(name: str) -> bool:

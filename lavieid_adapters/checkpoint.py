@@ -4,7 +4,7 @@ renamed."""
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from huggingface_hub import create_repo, snapshot_download, upload_folder
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
+from .aside import written_aside
 from .card import model_card
 
 # The client's transport errors have no name of its own: it passes on those of the HTTP library that it is built on.
@@ -57,35 +58,6 @@ def fetch(repo_or_folder: str | os.PathLike, files: Sequence[str], **kwargs) -> 
         return Path(repo_or_folder)
     with hub_errors(str(repo_or_folder)):
         return Path(snapshot_download(str(repo_or_folder), allow_patterns=list(files), **kwargs))
-
-
-@contextmanager
-def written_aside(target: str | os.PathLike) -> Iterator[Path]:
-    """Give an empty folder, and move the files that were put there into `target` once the block has ended well.
-
-    Files of the same name are replaced, others are left alone. After an error, in the block or in a rename, nothing has
-    changed.
-    """
-    target = Path(target)
-    if target.is_file():
-        raise ValueError(f"'{target}' is a file: give a folder to save to.")
-    # A rename stays within a file system, and a folder that is there may be on another one than its parent.
-    place = target if target.is_dir() else target.parent
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place, prefix=f".{target.name}-") as scratch, ExitStack() as undo:
-        new, old = Path(scratch, "new"), Path(scratch, "old")
-        new.mkdir()
-        yield new
-        for file in sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file()):
-            (target / file).parent.mkdir(parents=True, exist_ok=True)
-            if (target / file).exists():
-                (old / file).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(target / file, old / file)
-                undo.callback(os.replace, old / file, target / file)
-            else:
-                undo.callback((target / file).unlink, missing_ok=True)
-            os.replace(new / file, target / file)
-        undo.pop_all()
 
 
 def upload(

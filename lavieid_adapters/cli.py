@@ -19,13 +19,13 @@ def describe(path: Path) -> str:
         return repr(Identity.load(path))
     if not path.is_dir():
         raise FileNotFoundError(f"'{path}' is neither a folder of adapters nor an identity file (.safetensors).")
+    from .card import settings
     from .folder import inspect_folder
 
     adapters, metadata = inspect_folder(path)
     lines = [f"base model {metadata.base_model or 'not recorded'}, block {metadata.block_idx}"]
     for name, adapter in adapters.items():
-        settings = ", ".join(f"{k} {v}" for k, v in adapter.config.items() if not k.startswith("_"))
-        lines.append(f"{name:8} {adapter.num_parameters() / 1e6:7.1f} M parameters: {settings}")
+        lines.append(f"{name:8} {adapter.num_parameters() / 1e6:7.1f} M parameters: {settings(adapter)}")
     return "\n".join(lines)
 
 

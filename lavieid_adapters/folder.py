@@ -9,8 +9,9 @@ from pathlib import Path
 from diffusers.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from huggingface_hub import ModelCard
 
+from .aside import written_aside
 from .card import model_card
-from .checkpoint import Adapter, fetch, written_aside
+from .checkpoint import Adapter, fetch
 from .encoder import LocalFacialEncoder
 from .router import LocalRouter
 from .tam import TAM

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from .aside import written_aside
 
 FACIAL_COMPONENTS = ("eyebrows", "eyes", "mouth", "nose", "skin", "hair")
 
@@ -63,12 +64,10 @@ class Identity:
         path = Path(path)
         if path.suffix != ".safetensors":
             raise ValueError(f"'{path}' must end in .safetensors.")
-        path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"format": _FORMAT, "names": json.dumps(self.names), "fingerprint": self.fingerprint}
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
-            aside = Path(scratch, path.name)
-            save_file({"tokens": self.tokens.detach().contiguous(), "mask": self.mask.contiguous()}, aside, metadata)
-            os.replace(aside, path)
+        tensors = {"tokens": self.tokens.detach().contiguous(), "mask": self.mask.contiguous()}
+        with written_aside(path.parent) as folder:
+            save_file(tensors, folder / path.name, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Identity":

@@ -73,10 +73,14 @@ class CrossAttention(nn.Module):
     def forward(self, hidden_states: Tensor, context: Tensor) -> Tensor:
         """(b, n, dim), (b, l, context_dim) → (b, n, dim)."""
         query = split_heads(self.to_query(self.norm_query(hidden_states)), self.num_heads)
-        key, value = self.to_key_value(self.norm_context(context)).chunk(2, dim=-1)
-        key, value = split_heads(key, self.num_heads), split_heads(value, self.num_heads)
+        key, value = self.keys_values(context)
         out = F.scaled_dot_product_attention(query, key, value)
         return self.to_out(out.transpose(1, 2).flatten(2))
+
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, l, context_dim) → keys and values, both (b, h, l, d)."""
+        key, value = self.to_key_value(self.norm_context(context)).chunk(2, dim=-1)
+        return split_heads(key, self.num_heads), split_heads(value, self.num_heads)
 
 
 def frame_rotation(num_frames: int, head_dim: int, like: Tensor) -> tuple[Tensor, Tensor]:

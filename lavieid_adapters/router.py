@@ -199,8 +199,7 @@ class LocalRouter(Adapter):
         query_bias = split_heads((query_weight @ attention.norm_query.bias.to(wide))[None, None], attention.num_heads)
         query_weight = _centred(query_weight * attention.norm_query.weight.to(wide))
 
-        key, value = attention.to_key_value(attention.norm_context(tokens)).flatten(1, 2).chunk(2, dim=-1)
-        key, value = split_heads(key, attention.num_heads), split_heads(value, attention.num_heads)
+        key, value = attention.keys_values(tokens.flatten(1, 2))
         key = key * attention.head_dim**-0.5
         return PreparedIdentity(
             route_weight=route.to(dtype),

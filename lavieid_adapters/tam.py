@@ -97,9 +97,9 @@ class TAM(Adapter):
         Raises:
             ValueError, TypeError: If the latents, `previous` or `chunks` do not fit; nothing has been computed then.
         """
-        self._check(latents, layout, finite=True)
+        self._check(latents, layout, require_finite=True)
         if previous is not None:
-            self._check(previous, layout, finite=True)
+            self._check(previous, layout, require_finite=True)
         return self(latents, chunks, beta, layout, previous)
 
     def forward(
@@ -112,12 +112,14 @@ class TAM(Adapter):
     ) -> Tensor:
         """Eq. 4, differentiable. Arguments, return and errors as in `refine`."""
         frame_axis = self._check(latents, layout)
+        if previous is not None:
+            self._check(previous, layout)
         chunks = self.config.chunks if chunks is None else chunks
         num_frames = latents.shape[frame_axis]
         if not 1 <= chunks <= num_frames:
             raise ValueError(f"chunks is {chunks}, but {num_frames} latent frames can be split into 1 to {num_frames}.")
         parts = torch.tensor_split(latents, chunks, dim=frame_axis)
-        return torch.cat(list(self._refined(parts, beta, layout, previous)), dim=frame_axis)
+        return torch.cat(list(self._refined(parts, beta, frame_axis, previous)), dim=frame_axis)
 
     @torch.no_grad()
     def stream(
@@ -140,19 +142,21 @@ class TAM(Adapter):
             ValueError, TypeError: When a chunk does not fit.
         """
         if previous is not None:
-            self._check(previous, layout, finite=True)
-        yield from self._refined((c for c in chunks if self._check(c, layout, finite=True)), beta, layout, previous)
+            self._check(previous, layout, require_finite=True)
+        frame_axis = (self.config.layout if layout is None else layout).find("f")
+        checked = (c for c in chunks if self._check(c, layout, require_finite=True))
+        yield from self._refined(checked, beta, frame_axis, previous)
 
     def _refined(
-        self, chunks: Iterable[Tensor], beta: float | None, layout: str | None, previous: Tensor | None
+        self, chunks: Iterable[Tensor], beta: float | None, frame_axis: int, previous: Tensor | None
     ) -> Iterator[Tensor]:
+        """Eq. 4 on chunks and a predecessor that have been checked."""
         beta = self.config.beta if beta is None else beta
         finite("beta", beta)
         context = None  # c*_(k-1), (b, f, c, h, w): its last frame is what precedes the next chunk
         if previous is not None:
-            context = previous.movedim(self._check(previous, layout), 1)
+            context = previous.movedim(frame_axis, 1)
         for chunk in chunks:
-            frame_axis = self._check(chunk, layout)
             current = chunk.movedim(frame_axis, 1)
             if context is not None and beta != 0:
                 _check_same_clip(current, context)
@@ -192,7 +196,7 @@ class TAM(Adapter):
         latents = latents.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
         return latents[..., :height, :width]
 
-    def _check(self, latents: Tensor, layout: str | None, finite: bool = False) -> int:
+    def _check(self, latents: Tensor, layout: str | None, require_finite: bool = False) -> int:
         """Refuse latents that are not this module's; return the axis of their frames (1 or 2, so true)."""
         layout = self.config.layout if layout is None else layout
         _check_layout(layout)
@@ -212,7 +216,7 @@ class TAM(Adapter):
             )
         if 0 in latents.shape:
             raise ValueError(f"latents has shape {tuple(latents.shape)}: there is nothing to refine.")
-        if finite and not latents.isfinite().all():
+        if require_finite and not latents.isfinite().all():
             count = int((~latents.isfinite()).sum())
             raise ValueError(
                 f"latents hold {count} NaN or infinite values of {latents.numel()}: the denoising run went wrong "

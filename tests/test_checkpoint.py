@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter
-from lavieid_adapters.checkpoint import written_aside
+from lavieid_adapters.aside import written_aside
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 BUILDERS = {LocalRouter: tiny.router, LocalFacialEncoder: tiny.encoder, TAM: tiny.tam}

@@ -9,7 +9,6 @@ import tiny
 import torch
 from diffusers import ConsisIDTransformer3DModel
 from generate import small_components
-from hub_server import HubServer, point_client_at
 from safetensors.torch import load_file, save_file
 from test_checkpoint import WEIGHTS, contents
 
@@ -42,13 +41,6 @@ def saved(model, request, tmp_path) -> Path:
     shards = list((tmp_path / "consisid" / "transformer").glob("*.safetensors"))
     assert (len(shards) > 3) == (request.param == "30KB")
     return tmp_path / "consisid"
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with HubServer() as server:
-        point_client_at(server.url, monkeypatch, tmp_path / "cache")
-        yield server
 
 
 def encoder_outputs(model: ConsisIDTransformer3DModel, encoder: LocalFacialEncoder):

@@ -48,14 +48,6 @@ def saved(tmp_path) -> Path:
     return tmp_path / "lavieid"
 
 
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """A Hub that the client of this process uses."""
-    with HubServer() as server:
-        point_client_at(server.url, monkeypatch, tmp_path / "cache")
-        yield server
-
-
 def on_hub(hub: HubServer, folder: Path, repo_id: str = "me/lavieid") -> str:
     hub.repos[repo_id] = contents(folder)
     return repo_id

@@ -1,0 +1,36 @@
+"""Saving without half-written files: aside first, then renamed."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_aside(target: str | os.PathLike) -> Iterator[Path]:
+    """Give an empty folder, and move the files that were put there into `target` once the block has ended well.
+
+    Files of the same name are replaced, others are left alone. After an error, in the block or in a rename, nothing has
+    changed.
+    """
+    target = Path(target)
+    if target.is_file():
+        raise ValueError(f"'{target}' is a file: give a folder to save to.")
+    # A rename stays within a file system, and a folder that is there may be on another one than its parent.
+    place = target if target.is_dir() else target.parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=f".{target.name}-") as scratch, ExitStack() as undo:
+        new, old = Path(scratch, "new"), Path(scratch, "old")
+        new.mkdir()
+        yield new
+        for file in sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file()):
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            if (target / file).exists():
+                (old / file).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(target / file, old / file)
+                undo.callback(os.replace, old / file, target / file)
+            else:
+                undo.callback((target / file).unlink, missing_ok=True)
+            os.replace(new / file, target / file)
+        undo.pop_all()
