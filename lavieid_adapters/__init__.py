@@ -7,9 +7,14 @@ __version__ = "0.1.0"
 # Public name → the module that defines it; a module, and with it diffusers, is imported when its first name is used. No
 # public name is a module's: importing the module would put it in the place of the name.
 _HOME = {
+    "CELEBAMASK_TO_COMPONENT": "components",
+    "DetectedFace": "face_models",
     "FACIAL_COMPONENTS": "identity",
+    "FaceFeatures": "face",
+    "FaceProcessor": "face",
     "Host": "hosts",
     "Identity": "identity",
+    "IdentityReader": "reader",
     "LaVieID": "lavieid",
     "LocalFacialEncoder": "encoder",
     "LocalRouter": "router",

@@ -29,7 +29,76 @@ def describe(path: Path) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
+def identity(args: argparse.Namespace) -> str:
+    """Read photos of one person and write an identity file."""
+    from .encoder import LocalFacialEncoder
+    from .face import FaceProcessor
+    from .reader import IdentityReader
+
+    encoder = LocalFacialEncoder.from_pretrained(args.adapters, subfolder="encoder")
+    c = encoder.config
+    face = FaceProcessor.from_pretrained(
+        args.model_pack,
+        args.vision_model or c.vision_model,
+        num_scales=c.num_scales,
+        grayscale=c.grayscale,
+        weights_dir=args.weights_dir,
+        cache_dir=args.cache_dir,
+    )
+    reader = IdentityReader(encoder, face).to(args.device)
+    made = reader(args.photos, **_choices(args))
+    made.save(args.output)
+    return f"{args.output}: {made}"
+
+
+def parse(args: argparse.Namespace) -> str:
+    """Write a picture of the facial components that a photo shows."""
+    from .face import FaceProcessor
+    from .photo import Photo
+    from .visualize import component_overlay
+
+    face = FaceProcessor.from_pretrained(
+        args.model_pack,
+        device=args.device,
+        weights_dir=args.weights_dir,
+        cache_dir=args.cache_dir,
+        recogniser=None,
+        vision=None,
+    )
+    photo = Photo(args.photos)
+    features = face(photo, **_choices(args))
+    component_overlay(photo.pixels, features).save(args.output)
+    masked = "; ".join(f"{name}: {reason}" for name, reason in features.hidden.items())
+    return f"{args.output}: {6 - len(features.hidden)} of 6 components, masked: {masked or 'none'}"
+
+
+def _choices(args: argparse.Namespace) -> dict:
+    index = args.face_index
+    return {
+        "face_index": int(index) if index is not None and index.lstrip("-").isdigit() else index,
+        "on_no_face": "whole_image" if args.whole_image else "raise",
+        "component_map": args.component_map,
+    }
+
+
+_IDENTITY = """\
+Read one person from one or more photos, and write what the adapters need to know of them into one small file:
+
+  lavieid identity photo.jpg -o alice.safetensors --adapters me/lavieid-cogvideox-5b
+  lavieid identity front.jpg side.jpg -o alice.safetensors --adapters my-lavieid
+
+The file holds no picture, and its use needs no face package. It belongs to the encoder of these adapters."""
+
+_PARSE = """\
+Draw what is seen of a face: the photo with its six facial components over it, a legend, and what is masked and why.
+
+  lavieid parse photo.jpg -o parts.png
+  lavieid parse group.jpg -o parts.png --face-index 2
+
+Look at it first when a likeness is poor."""
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lavieid", description="Adapters that make a video diffusion transformer keep one person's identity."
     )
@@ -42,10 +111,56 @@ def main(argv: list[str] | None = None) -> int:
         "which facial components are hidden, and which encoder made it.",
     )
     info.add_argument("path", type=Path, help="a folder, or a .safetensors file")
-    arguments = parser.parse_args(argv)
+    info.set_defaults(run=lambda args: describe(args.path))
+
+    for name, run, about, text in (
+        ("identity", identity, "make an identity file of one person's photos", _IDENTITY),
+        ("parse", parse, "draw the facial components that a photo shows", _PARSE),
+    ):
+        command = commands.add_parser(
+            name, help=about, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name == "identity":
+            command.add_argument("photos", metavar="PHOTO", nargs="+", help="photos of one person: files or URLs")
+        else:
+            command.add_argument("photos", metavar="PHOTO", help="a file or a URL")
+        made = "identity file, .safetensors" if name == "identity" else "picture, such as .png"
+        command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=f"the {made}")
+        if name == "identity":
+            command.add_argument(
+                "--adapters", required=True, metavar="REPO", help="Hub repo or folder of the adapters it is for"
+            )
+            command.add_argument("--vision-model", metavar="REPO", help="Hub repo or folder of the ViT, if moved")
+        _add_reading(command)
+        command.set_defaults(run=run)
+    return parser
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    faces = command.add_argument_group("which face")
+    faces.add_argument(
+        "--face-index", metavar="N", help="of several faces: its number from left to right, from 0, or 'largest'"
+    )
+    faces.add_argument(
+        "--whole-image", action="store_true", help="where no face is found, take the picture as one: for drawings"
+    )
+    faces.add_argument(
+        "--component-map", metavar="PNG", help="your own segmentation: palette or grey, 0 nothing, 1 to 6 components"
+    )
+    models = command.add_argument_group("models, which are downloaded on first use")
+    models.add_argument(
+        "--model-pack", default="antelopev2", metavar="PACK", help="insightface's, by name or folder (%(default)s)"
+    )
+    models.add_argument("--weights-dir", metavar="DIR", help="folder of facexlib's .pth files")
+    models.add_argument("--cache-dir", metavar="DIR", help="where downloads go, if not where each library puts them")
+    models.add_argument("--device", default="cpu", help="cpu, cuda or mps (%(default)s)")
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
     try:
-        print(describe(arguments.path))
-    except (ValueError, OSError) as error:
+        print(arguments.run(arguments))
+    except (ValueError, OSError, ImportError) as error:
         print(f"lavieid: {error}", file=sys.stderr)
         return 1
     return 0

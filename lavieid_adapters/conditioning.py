@@ -2,27 +2,38 @@
 
 # b batch of the host · k identities · m components · l tokens a component · D token_dim
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .layers import versions
+from .regions import token_regions
 from .router import LocalRouter, PreparedIdentity
 
 
 class Conditioning:
-    """Component tokens of one identity for all samples of a batch, or of one identity a prompt.
+    """Component tokens of one identity for all samples of a batch, of one identity a prompt, or of several in regions.
 
     Args:
         router: The router that they are for.
         tokens: (m, l, D) or (k, m, l, D).
         mask: (m,) or (k, m), bool; None if all components are visible.
         videos_per_prompt: How many samples of a batch show one prompt.
+        regions: Where each identity is, k masks (1 or frames, height, width); then each sample shows all of them.
 
     Raises:
         ValueError, TypeError: If they are not tokens of this router.
     """
 
-    def __init__(self, router: LocalRouter, tokens: Tensor, mask: Tensor | None, videos_per_prompt: int):
+    def __init__(
+        self,
+        router: LocalRouter,
+        tokens: Tensor,
+        mask: Tensor | None,
+        videos_per_prompt: int,
+        regions: Sequence[Tensor] | None = None,
+    ):
         if tokens.ndim == 3:
             tokens, mask = tokens[None], None if mask is None else mask[None]
         self.mask = router.check_tokens(tokens, mask)
@@ -32,7 +43,10 @@ class Conditioning:
             raise ValueError("An identity has no visible component: use a photo that shows the face.")
         if videos_per_prompt < 1:
             raise ValueError(f"videos_per_prompt is {videos_per_prompt}, but must be at least 1.")
+        if regions is not None and len(regions) != len(tokens):
+            raise ValueError(f"There are {len(regions)} regions for {len(tokens)} identities: give one each.")
         self.router, self.tokens, self.videos_per_prompt = router, tokens, videos_per_prompt
+        self.regions = regions
         self._kept: PreparedIdentity | None = None
         self._kept_for: tuple | None = None
         self._made_of: tuple | None = None
@@ -40,13 +54,29 @@ class Conditioning:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def shown(
+        self, hidden_states: Tensor, grid: tuple[int, int, int] | None
+    ) -> list[tuple[PreparedIdentity, Tensor | None]]:
+        """The prepared identities that video tokens (b, n, D') meet, each with its region (1, n), None for all tokens.
+
+        Raises:
+            ValueError: If the identities do not fit the batch, or the regions the token grid.
+        """
+        prepared = self.prepared(hidden_states.device, hidden_states.dtype, len(hidden_states))
+        if self.regions is None:
+            return [(prepared, None)]
+        if self.regions[0].device != hidden_states.device:
+            self.regions = [region.to(hidden_states.device) for region in self.regions]
+        regions = token_regions(self.regions, grid, hidden_states.shape[1])
+        return [(prepared.select(slice(i, i + 1)), regions[i : i + 1]) for i in range(len(self))]
+
     def prepared(self, device: torch.device, dtype: torch.dtype, batch: int) -> PreparedIdentity:
         """The prepared form for a batch of activations, kept until these or the router's weights change.
 
         Raises:
             ValueError: If the identities do not fit the batch.
         """
-        several = len(self) > 1
+        several = len(self) > 1 and self.regions is None
         sources = (self.tokens, *self.router.parameters())
         trains = torch.is_grad_enabled() and any(source.requires_grad for source in sources)
         key = (device, dtype, batch if several else None)
@@ -78,6 +108,8 @@ class Conditioning:
 
     def check_batch(self, batch: int, passes: int) -> None:
         """Refuse a batch of the whole transformer that is not guidance passes × prompts × videos a prompt."""
+        if self.regions is not None:
+            return
         wanted = passes * len(self) * self.videos_per_prompt
         if len(self) > 1 and batch != wanted:
             raise ValueError(

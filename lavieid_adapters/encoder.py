@@ -15,6 +15,9 @@ from .checkpoint import Adapter
 from .identity import FACIAL_COMPONENTS, Identity
 from .layers import versions
 
+CLIP = "openai/clip-vit-large-patch14-336"
+EVA02_CLIP = "timm/eva02_large_patch14_clip_336.merged2b_s6b_b61k"  # of which ConsisID takes features, in grey
+
 
 class LocalFacialEncoder(Adapter):
     """ConsisID's local facial extractor, run once a component: l_m of section 3.2.
@@ -29,6 +32,8 @@ class LocalFacialEncoder(Adapter):
         token_dim: Width D of a component token.
         ff_mult: Width of the feed-forward as a multiple of vit_dim.
         num_scales: Number of ViT feature maps.
+        vision_model: Hub repo of the ViT whose features it takes; a processor of photos starts from it.
+        grayscale: Whether that ViT sees the components without colours.
     """
 
     presets = {"cogvideox-5b": {}, "cogvideox-2b": {}}  # noqa: RUF012
@@ -46,6 +51,8 @@ class LocalFacialEncoder(Adapter):
         token_dim: int = 2048,
         ff_mult: int = 4,
         num_scales: int = 5,
+        vision_model: str = CLIP,
+        grayscale: bool = False,
     ):
         super().__init__()
         if depth % num_scales:
@@ -81,7 +88,8 @@ class LocalFacialEncoder(Adapter):
             ValueError: If the checkpoint has no face modules; lists missing and unexpected keys.
         """
         config, weights = consisid.read(repo_or_folder, consisid.ENCODER_KEYS, subfolder, **kwargs)
-        encoder = cls(**{ours: config[theirs] for ours, theirs in consisid.ENCODER_CONFIG.items()})
+        sizes = {ours: config[theirs] for ours, theirs in consisid.ENCODER_CONFIG.items()}
+        encoder = cls(**sizes, vision_model=EVA02_CLIP, grayscale=True)
         consisid.load(encoder, weights, consisid.ENCODER_KEYS)
         return encoder.eval()
 

@@ -17,6 +17,7 @@ from .hooks import insert_innermost, remove_innermost
 from .hosts import Host, activation_dtype, find_block, find_host, token_width, weights_device
 from .identity import FACIAL_COMPONENTS
 from .observer import Observer
+from .regions import check_frames, read_region
 from .router import LocalRouter
 from .strength import Strength, delegated
 
@@ -71,7 +72,13 @@ class RouterHandle(Attachment):
         self._attached = True
         self.clear()
 
-    def set_tokens(self, tokens: Tensor, mask: Tensor | None = None, videos_per_prompt: int = 1) -> None:
+    def set_tokens(
+        self,
+        tokens: Tensor,
+        mask: Tensor | None = None,
+        videos_per_prompt: int = 1,
+        regions: Sequence | None = None,
+    ) -> None:
         """Set the identities that the router shows from now on.
 
         One identity goes to every sample of a batch. Several are one a prompt: a batch is guidance passes (1 or 2) ×
@@ -82,12 +89,16 @@ class RouterHandle(Attachment):
             tokens: Component tokens, (M, L, D) for one identity or (identities, M, L, D).
             mask: (M,) or (identities, M), bool; False where a photo does not show the component.
             videos_per_prompt: The pipeline's `num_videos_per_prompt`.
+            regions: For several identities in each video: where each of them is, as masks (height, width) or (frames,
+                height, width) of bool or 0 to 1 of any height and width; see `read_region`. Frames are those of the
+                latents. A token outside all regions is left alone, one in two of them is steered by both.
 
         Raises:
             ValueError, TypeError: If the tokens are not the router's; what was set before stays.
         """
         self._check_attached()
-        conditioning = Conditioning(self.router, tokens, mask, videos_per_prompt)
+        regions = None if regions is None else [read_region(region) for region in regions]
+        conditioning = Conditioning(self.router, tokens, mask, videos_per_prompt, regions)
         if len(conditioning) == 1 and not tokens.requires_grad:  # what several become depends on the batch
             with torch.no_grad():
                 device = weights_device(self._block) or self.router.device
@@ -99,6 +110,8 @@ class RouterHandle(Attachment):
         passes = self.passes() if self.passes is not None else None
         if self._conditioning is not None and passes is not None:
             self._conditioning.check_batch(batch, passes)
+        if self._conditioning is not None and self._conditioning.regions is not None and self.observer.grid is not None:
+            check_frames(self._conditioning.regions, self.observer.grid[0])
         if not self.strength.windowed:
             return False
         # Numbers that a compiled forward reads are compiled into it: a new window would be a new graph.
@@ -183,15 +196,19 @@ class RouterHandle(Attachment):
             return hidden_states
         while self.notices and not quiet:
             warnings.warn(self.notices.pop(), stacklevel=2)
-        prepared = self._conditioning.prepared(hidden_states.device, hidden_states.dtype, len(hidden_states))
+        shown = self._conditioning.shown(hidden_states, self.observer.grid)
         # A checkpoint's second call, in the backward pass, must neither be recorded nor save other tensors than the
         # first.
         if self._record is not None and (quiet or torch._C._current_graph_task_id() == -1):
             with torch.no_grad():
-                weights = self.router.prepared_weights(hidden_states, prepared).expand(len(hidden_states), -1, -1)
+                weights = sum(self.router.prepared_weights(hidden_states, *identity) for identity in shown)
+                weights = weights.expand(len(hidden_states), -1, -1)
             self._record.append(weights.unflatten(-1, self._grid or self.observer.grid))
         strength = self.strength.now(hidden_states, self.observer.progress)
-        return self.router.apply_prepared(hidden_states, prepared, strength, self._host.fresh_output)
+        in_place, out = self._host.fresh_output and len(shown) == 1, None
+        for prepared, region in shown:
+            out = self.router.apply_prepared(hidden_states, prepared, strength, in_place, region, onto=out)
+        return out
 
     def _check_attached(self) -> None:
         if not self._attached:

@@ -154,8 +154,17 @@ def usable(hidden_states: Tensor, prepared, strength: Tensor) -> bool:
     )
 
 
-def route_and_attend(hidden_states: Tensor, prepared, strength: Tensor, eps: float, in_place: bool) -> Tensor:
-    """Eq. 3: hidden_states (b, n, D'), the prepared identity of b samples or one, strength (b or 1, m) → (b, n, D')."""
+def route_and_attend(
+    hidden_states: Tensor,
+    prepared,
+    strength: Tensor,
+    eps: float,
+    in_place: bool,
+    region: Tensor | None = None,
+    onto: Tensor | None = None,
+) -> Tensor:
+    """Eq. 3: hidden_states (b, n, D'), the prepared identity of b samples or one, strength (b or 1, m), region (b or 1,
+    n) → (b, n, D'), written over hidden_states if `in_place`, or over `onto`, to which the steering is then added."""
     hidden_states = hidden_states.contiguous()
     batch, num_tokens, dim = hidden_states.shape
     identities, heads, context, head_dim = prepared.key.shape
@@ -173,6 +182,8 @@ def route_and_attend(hidden_states: Tensor, prepared, strength: Tensor, eps: flo
             DIM=dim, REAL_ROUTES=prepared.route_bias.shape[1], COMPONENTS=components, ROUTES=_ROUTES,
             BLOCK_N=block_n, BLOCK_D=64, num_warps=4,
         )  # fmt: skip
+        if region is not None:
+            weights *= region[..., None]
         query = F.linear(hidden_states, prepared.query_weight)
         _attend_kernel[(blocks, heads, batch)](
             query, prepared.key, prepared.key_bias.float(), prepared.value, weights, inverse_std, num_tokens,
@@ -180,7 +191,8 @@ def route_and_attend(hidden_states: Tensor, prepared, strength: Tensor, eps: flo
             HEADS=heads, HEAD_DIM=head_dim, COMPONENTS=components, LENGTH=context // components,
             ROUTES=_ROUTES, BLOCK_N=block_n, num_warps=4,
         )  # fmt: skip
-    residual, attended, out_weight = hidden_states.flatten(0, 1), query.flatten(0, 1), prepared.out_weight.t()
+    in_place, residual = in_place or onto is not None, hidden_states if onto is None else onto
+    residual, attended, out_weight = residual.flatten(0, 1), query.flatten(0, 1), prepared.out_weight.t()
     # The sum rides on the projection; in place it also spares a copy of the video tokens.
     out = residual.addmm_(attended, out_weight) if in_place else torch.addmm(residual, attended, out_weight)
     return out.view_as(hidden_states)

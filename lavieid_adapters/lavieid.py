@@ -5,7 +5,7 @@ import os
 import tempfile
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from .folder import ADAPTERS, Metadata, save_folder
 from .handle import RouterHandle
 from .hosts import Host
 from .identity import Identity
+from .reader import IdentityReader
 from .router import LocalRouter
 from .strength import delegated, finite
 from .tam import TAM
@@ -48,6 +49,7 @@ class LaVieID(Attachment):
         self._decoder: RefiningDecoder | None = None
         self._enabled, self._attached = True, True
         self._notices: list[str] = []
+        self._reader: IdentityReader | None = None
         self._mark = uuid.uuid4().hex
         self._chunks, self._beta = (4, 0.2) if self.tam is None else (self.tam.config.chunks, self.tam.config.beta)
 
@@ -71,27 +73,66 @@ class LaVieID(Attachment):
     def beta(self, value: float) -> None:
         self._beta = finite("beta", value)
 
-    def set_identity(self, identity, mask: Tensor | None = None, videos_per_prompt: int = 1) -> None:
+    @property
+    def reader(self) -> IdentityReader:
+        """What makes identities of photos, with the encoder of these adapters; made when it is first wanted.
+
+        Assign another `IdentityReader` for other models, or to keep identities on disk.
+        """
+        if self._reader is None:
+            if self.encoder is None:
+                raise ValueError("These adapters have no encoder, which photos need: give an Identity or its file.")
+            self._reader = IdentityReader(self.encoder)
+        return self._reader
+
+    @reader.setter
+    def reader(self, reader: IdentityReader) -> None:
+        self._reader = reader
+
+    def encode(self, photos, *, face_index=None, on_no_face: str = "raise", component_map=None) -> Identity:
+        """Make an identity of a photo, or of several photos of one person, on the pipeline's device.
+
+        Arguments and errors are those of `IdentityReader`. Of an offloaded pipeline, these models rest on the CPU too.
+        """
+        device = self.pipe._execution_device
+        self.reader.to(device, offload=self.pipe.vae.device.type != device.type)
+        return self.reader(photos, face_index=face_index, on_no_face=on_no_face, component_map=component_map)
+
+    def set_identity(
+        self,
+        identity,
+        mask: Tensor | None = None,
+        videos_per_prompt: int = 1,
+        *,
+        regions: Sequence | None = None,
+        **photo,
+    ) -> None:
         """Set whose identity is generated from now on.
 
         Args:
-            identity: Component tokens (M, L, D) or (identities, M, L, D), an `Identity`, the path of its file, or a
-                list of these, one a prompt.
+            identity: A photo (path, URL, PIL image, array, open file), an `Identity`, the path of its file, component
+                tokens (M, L, D) or (identities, M, L, D), or a list of these, one a prompt. A list within the list is
+                several photos of one person.
             mask: For tokens: (M,) or (identities, M), bool; False where a photo does not show the component.
             videos_per_prompt: The pipeline's `num_videos_per_prompt`, where several identities are given.
+            regions: Put the identities of the list into each video, by a mask for each; see `RouterHandle.set_tokens`.
+            photo: For photos: `face_index`, `on_no_face`, `component_map`; see `IdentityReader`.
 
         Raises:
-            ValueError, TypeError: If the identity is not one that this router can use: another encoder's, other sizes,
-                or a photo. What was set before stays.
-            FileNotFoundError: If the file is not there.
+            ValueError, TypeError: If the identity is not one that this router can use (another encoder's, other sizes),
+                or if a photo cannot be read. What was set before stays.
+            OSError: If a file, or a model that reads photos, is not there and cannot be had.
         """
         handle = self._need_handle()
         if isinstance(identity, Tensor):
-            handle.set_tokens(identity, mask, videos_per_prompt)
+            if photo:
+                raise TypeError(f"{', '.join(photo)} only go with photos.")
+            handle.set_tokens(identity, mask, videos_per_prompt, regions)
             return
         if mask is not None:
             raise ValueError("mask goes with component tokens; an Identity carries its own.")
-        identities = [self._read(i) for i in (identity if isinstance(identity, list | tuple) else [identity])]
+        several = identity if isinstance(identity, list | tuple) else [identity]
+        identities = [self._read(i, photo) for i in several]
         if not identities:
             raise ValueError("No identity was given; to forget the one that is set, call clear().")
         shapes = {tuple(i.tokens.shape) for i in identities}
@@ -101,22 +142,17 @@ class LaVieID(Attachment):
             )
         device = handle.router.device
         tokens, masks = zip(*((i.tokens.to(device), i.mask.to(device)) for i in identities), strict=True)
-        handle.set_tokens(torch.stack(tokens), torch.stack(masks), videos_per_prompt)
+        handle.set_tokens(torch.stack(tokens), torch.stack(masks), videos_per_prompt, regions)
 
-    def _read(self, identity) -> Identity:
-        if isinstance(identity, str | os.PathLike):
-            if Path(identity).suffix != ".safetensors":
-                raise ValueError(
-                    f"'{identity}' is no identity file (.safetensors). This version does not read photographs: give an "
-                    "Identity (LocalFacialEncoder.encode makes one), its file, or component tokens."
-                )
+    def _read(self, identity, photo: Mapping) -> Identity:
+        if isinstance(identity, list | tuple):
+            identity = Identity.fuse([self._read(one, photo) for one in identity])
+        elif isinstance(identity, str | os.PathLike) and Path(identity).suffix == ".safetensors":
             identity = Identity.load(identity)
         elif isinstance(identity, Tensor):
             identity = Identity(identity, names=self.handle.strength.names)
         elif not isinstance(identity, Identity):
-            raise TypeError(
-                f"An identity is component tokens, an Identity or the path of its file, not {type(identity)}."
-            )
+            identity = self.encode(identity, **photo)
         if identity.names != self.handle.strength.names:
             raise ValueError(
                 f"This identity has the components {', '.join(identity.names)}, but the router's are "

@@ -33,7 +33,7 @@ class PreparedIdentity:
     value: Tensor  # b h (m l) d
     out_weight: Tensor  # D' (h d)
 
-    def select(self, index: Tensor) -> "PreparedIdentity":
+    def select(self, index: Tensor | slice) -> "PreparedIdentity":
         """The prepared form of the batch in which sample i shows identity index[i]."""
         shared = ("query_weight", "out_weight")
         return PreparedIdentity(
@@ -218,27 +218,44 @@ class LocalRouter(Adapter):
         prepared: PreparedIdentity,
         strength: Tensor | None = None,
         in_place: bool = False,
+        region: Tensor | None = None,
+        onto: Tensor | None = None,
     ) -> Tensor:
-        """Eq. 3 on the prepared form; `strength` as in `forward`. `in_place` allows writing over `hidden_states`."""
+        """Eq. 3 on the prepared form; `strength` as in `forward`.
+
+        Args:
+            hidden_states: Video tokens z, (batch, tokens, dim).
+            prepared: What `prepare` gave.
+            strength: alpha a component, (batch or 1, num_components); 1 if None.
+            in_place: Whether `hidden_states` may be written over.
+            region: The share of each token that is steered, (batch or 1, tokens); 1 if None.
+            onto: What the steering is added to instead of z, and may be written over: several identities add up.
+        """
         self.check_hidden_states(hidden_states, len(prepared.visible))
         strength = prepared.visible if strength is None else prepared.visible * strength
         if kernels.usable(hidden_states, prepared, strength):
-            return kernels.route_and_attend(hidden_states, prepared, strength, self.norm_video.eps, in_place)
+            eps = self.norm_video.eps
+            return kernels.route_and_attend(hidden_states, prepared, strength, eps, in_place, region, onto)
 
         x = self._normalise(hidden_states)
         weights = self._weights(x, prepared) * strength[:, None]  # b n m
+        if region is not None:
+            weights = weights * region[..., None]
         query = split_heads(F.linear(x, prepared.query_weight), self.cross_attention.num_heads)
         scores = query @ prepared.key.transpose(-1, -2) + prepared.key_bias[:, :, None]  # b h n (m l), float32
         scores = scores.unflatten(-1, (-1, self.config.tokens_per_component)).softmax(dim=-1)
         scores = (scores * weights[:, None, :, :, None]).flatten(-2).to(x.dtype)
         out = (scores @ prepared.value).transpose(1, 2).flatten(2)
-        return hidden_states + F.linear(out, prepared.out_weight)
+        return (hidden_states if onto is None else onto) + F.linear(out, prepared.out_weight)
 
-    def prepared_weights(self, hidden_states: Tensor, prepared: PreparedIdentity) -> Tensor:
-        """w of eq. 2 on the prepared form, (batch, num_components, tokens)."""
+    def prepared_weights(
+        self, hidden_states: Tensor, prepared: PreparedIdentity, region: Tensor | None = None
+    ) -> Tensor:
+        """w of eq. 2 on the prepared form, (batch, num_components, tokens); 0 outside the `region` (batch or 1,
+        tokens)."""
         self.check_hidden_states(hidden_states, len(prepared.visible))
         weights = self._weights(self._normalise(hidden_states), prepared) * prepared.visible[:, None]
-        return weights.transpose(1, 2)
+        return (weights if region is None else weights * region[..., None]).transpose(1, 2)
 
     def _normalise(self, hidden_states: Tensor) -> Tensor:
         # Gains and biases are in the prepared weights; phi's query norm and eq. 2's norm of z are the same but for

@@ -1,0 +1,136 @@
+"""The facial components in a photo: which pixel belongs to which, which of them can be seen, and their images."""
+
+# m components · h w pixels of the aligned face · s side of a component's image
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from .identity import FACIAL_COMPONENTS
+
+# A component map holds 0 for none of them, and 1 to 6 for FACIAL_COMPONENTS in their order.
+NUM_CLASSES = len(FACIAL_COMPONENTS) + 1
+PALETTE = (
+    (0, 0, 0), (230, 159, 0), (86, 180, 233), (213, 94, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167),
+)  # fmt: skip
+
+# The 19 classes of CelebAMask-HQ, which BiSeNet knows, in their order. Glasses go with the eyes that they cover and are
+# part of how somebody looks; ears are skin. What is worn or is no part of the face (hat, earrings, necklace, neck,
+# clothes) belongs to no component: the prompt decides on it.
+CELEBAMASK_CLASSES = {
+    "background": None,
+    "skin": "skin",
+    "left eyebrow": "eyebrows",
+    "right eyebrow": "eyebrows",
+    "left eye": "eyes",
+    "right eye": "eyes",
+    "glasses": "eyes",
+    "left ear": "skin",
+    "right ear": "skin",
+    "earring": None,
+    "nose": "nose",
+    "inner mouth": "mouth",
+    "upper lip": "mouth",
+    "lower lip": "mouth",
+    "neck": None,
+    "necklace": None,
+    "clothes": None,
+    "hair": "hair",
+    "hat": None,
+}
+# The same as a table that class ids index.
+CELEBAMASK_TO_COMPONENT = np.array(
+    [0 if name is None else 1 + FACIAL_COMPONENTS.index(name) for name in CELEBAMASK_CLASSES.values()], np.uint8
+)
+
+
+def read_component_map(source, size: tuple[int, int]) -> np.ndarray:
+    """A user's segmentation of a whole photo, (height, width) of uint8, 0 to 6.
+
+    Args:
+        source: An array of class ids, or the path of an image, or a PIL image: a palette PNG or a grey one, whose
+            values are the class ids, 0 for nothing and 1 to 6 for `FACIAL_COMPONENTS`.
+        size: Width and height of the upright photo.
+
+    Raises:
+        ValueError, TypeError: If it has another size than the photo, other classes, or colours instead of classes.
+        FileNotFoundError: If there is no such file.
+    """
+    if isinstance(source, str | os.PathLike):
+        try:
+            with Image.open(source) as image:
+                image.load()
+        except UnidentifiedImageError as error:
+            raise ValueError(f"component_map '{source}' is not an image that Pillow reads.") from error
+        source = image
+    if isinstance(source, Image.Image):
+        if source.mode not in ("P", "L", "1"):
+            raise ValueError(
+                f"component_map is an image of mode {source.mode}, but must be a palette or a grey one, whose values "
+                "are class ids."
+            )
+        source = np.asarray(source)
+    if not isinstance(source, np.ndarray) or source.dtype.kind not in "biu":
+        kind = getattr(source, "dtype", type(source).__name__)
+        raise TypeError(f"component_map is {kind}, but must be an image or an array of integers.")
+    if source.shape != size[::-1]:
+        raise ValueError(
+            f"component_map has shape {source.shape}, but the photo is {size[::-1]} (height, width): segment the "
+            "upright photo at its own size."
+        )
+    unknown = sorted(set(np.unique(source).tolist()) - set(range(NUM_CLASSES)))
+    if unknown:
+        raise ValueError(
+            f"component_map has the classes {', '.join(map(str, unknown[:8]))}, but 0 is nothing and 1 to 6 are "
+            f"{', '.join(FACIAL_COMPONENTS)}. For CelebAMask-HQ's 19 classes use CELEBAMASK_TO_COMPONENT[class_ids]."
+        )
+    return source.astype(np.uint8)
+
+
+def hidden_components(component_map: np.ndarray, min_area: float) -> dict[str, str]:
+    """Which components a component map (h, w) does not show well enough, with the reason.
+
+    Args:
+        component_map: 0 to 6.
+        min_area: The share of the map that a component needs.
+    """
+    shares = np.bincount(component_map.ravel(), minlength=NUM_CLASSES)[1:] / component_map.size
+    reasons = {}
+    for name, share in zip(FACIAL_COMPONENTS, shares, strict=True):
+        if share == 0:
+            reasons[name] = "not in the photo"
+        elif share < min_area:
+            reasons[name] = f"too small, {share:.3%} of the aligned face and not {min_area:.3%}"
+    return reasons
+
+
+def component_images(
+    aligned: np.ndarray, component_map: np.ndarray, hidden: Mapping[str, str], size: int, grayscale: bool = False
+) -> np.ndarray:
+    """Each component alone on white, in the square around it: (m, s, s, 3), uint8; all white where it is hidden.
+
+    Args:
+        aligned: The aligned face, (h, w, 3), uint8, RGB.
+        component_map: (h, w), 0 to 6.
+        hidden: The components that are left white.
+        size: Side s of an image.
+        grayscale: Take the colours away, as ConsisID does.
+    """
+    if grayscale:
+        grey = Image.fromarray(aligned).convert("L")
+        aligned = np.asarray(Image.merge("RGB", (grey, grey, grey)))
+    images = np.full((len(FACIAL_COMPONENTS), size, size, 3), 255, np.uint8)
+    for i, name in enumerate(FACIAL_COMPONENTS):
+        if name in hidden:
+            continue
+        shown = component_map == i + 1
+        rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
+        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        part = Image.fromarray(np.where(shown[..., None], aligned, 255)[top:bottom, left:right])
+        side = round(1.1 * max(part.size))
+        square = Image.new("RGB", (side, side), "white")
+        square.paste(part, ((side - part.width) // 2, (side - part.height) // 2))
+        images[i] = np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
+    return images

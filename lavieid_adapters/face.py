@@ -1,0 +1,307 @@
+"""From a photograph to facial components: a face is found, aligned, parsed into six, and each is embedded."""
+
+# m components · h w pixels of the photo · s side of a component's image · p tokens of a ViT feature map · c its width
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .components import component_images, hidden_components, read_component_map
+from .encoder import CLIP
+from .face_models import BiSeNet, DetectedFace, FaceAligner, InsightFace, RetinaFace, warp_map
+from .identity import FACIAL_COMPONENTS
+from .photo import Photo
+from .vision import VisionModel
+
+ALIGNED_SIZE = 512
+_GREY = (133, 132, 135)  # beside the photo, as in facexlib's alignment
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FaceFeatures:
+    """What a photo shows of a face.
+
+    Attributes:
+        aligned: The aligned face, (512, 512, 3), uint8, RGB.
+        component_map: Component of each pixel of `aligned`, (512, 512), uint8; 0 for none, 1 to 6 for
+            `FACIAL_COMPONENTS`.
+        component_images: Each component alone on white, (m, s, s, 3), uint8, RGB; all white where it is hidden.
+        hidden: The components that the photo does not show, with the reason.
+        matrix: From the photo's pixels to those of `aligned`, (2, 3).
+        boxes: All faces from left to right, (n, 4): left, top, right and bottom in pixels of the photo.
+        face_index: Which of them it is; None if the whole image was taken.
+        landmarks: Its eyes, nose and corners of the mouth, (5, 2), in pixels of the photo; None likewise.
+        score: The detector's confidence, 0 to 1; None likewise.
+        id_embedding: Identity embedding, (512,), float32; None without a recogniser.
+        vit_embeds: Embedding of each component, (m, projection), float32, of length 1, 0 where it is hidden; None
+            without a vision model.
+        vit_hidden_states: Feature maps, each (m, p, c), float32, 0 where it is hidden; None likewise.
+    """
+
+    aligned: np.ndarray
+    component_map: np.ndarray
+    component_images: np.ndarray
+    hidden: Mapping[str, str]
+    matrix: np.ndarray
+    boxes: np.ndarray
+    face_index: int | None = None
+    landmarks: np.ndarray | None = None
+    score: float | None = None
+    id_embedding: Tensor | None = None
+    vit_embeds: Tensor | None = None
+    vit_hidden_states: tuple[Tensor, ...] | None = None
+
+    def __repr__(self) -> str:
+        found = "the whole image" if self.score is None else f"face {self.face_index}, score {self.score:.2f}"
+        hidden = ", ".join(f"{name} ({reason})" for name, reason in self.hidden.items())
+        return f"FaceFeatures({found}, of {len(self.boxes)} found, hidden: {hidden or 'none'})"
+
+    @property
+    def mask(self) -> Tensor:
+        """(m,), bool; False where the photo does not show the component."""
+        return torch.tensor([name not in self.hidden for name in FACIAL_COMPONENTS])
+
+    @property
+    def id_embeds(self) -> Tensor:
+        """What `LocalFacialEncoder` takes: the identity embedding beside each component's, (1, m, 512 + projection)."""
+        identity = self.id_embedding.to(self.vit_embeds).expand(len(self.vit_embeds), -1)
+        return torch.cat([identity, self.vit_embeds], dim=-1)[None]
+
+
+class FaceProcessor:
+    """Reads photographs by parts that are loaded when they are first used; each may be any object with its one method.
+
+    Args:
+        detectors: Each has `detect(image) -> list[DetectedFace]` for an image (h, w, 3), uint8, RGB; the first that
+            finds a face decides. None at all leave only `on_no_face="whole_image"`.
+        recogniser: Has `embed(image, landmarks) -> (512,)` for such an image and landmarks (5, 2), or None for the
+            whole image. None leaves the identity embedding out.
+        aligner: Has `align(image, landmarks) -> ((512, 512, 3), matrix (2, 3))`.
+        parser: Has `parse(aligned) -> (512, 512)` of uint8, 0 to 6. None needs a `component_map` with each photo.
+        vision: Has `encode(images (m, s, s, 3)) -> (embeds (m, projection), feature maps (m, p, c))` and the attribute
+            `image_size`, s. None leaves the ViT features out.
+        grayscale: Take the colours from the components' images, as ConsisID does.
+        min_face: Side in pixels below which a face is refused.
+        min_area: Share of the aligned face that a component needs in order to be visible.
+
+    A part may also have `place(device, offload)`, and `fingerprint`, a str without which no identity is kept on disk.
+    """
+
+    def __init__(
+        self,
+        detectors: Sequence,
+        recogniser=None,
+        aligner=None,
+        parser=None,
+        vision=None,
+        *,
+        grayscale: bool = False,
+        min_face: int = 64,
+        min_area: float = 0.0005,
+    ):
+        self.detectors, self.recogniser, self.aligner = tuple(detectors), recogniser, aligner or FaceAligner()
+        self.parser, self.vision = parser, vision
+        self.grayscale, self.min_face, self.min_area = grayscale, min_face, min_area
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_pack: str | os.PathLike = "antelopev2",
+        vision_model: str | os.PathLike = CLIP,
+        *,
+        num_scales: int = 5,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+        weights_dir: str | os.PathLike | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        **parts,
+    ) -> "FaceProcessor":
+        """insightface's detector and recogniser, facexlib's RetinaFace for what they miss, its alignment and BiSeNet,
+        and a ViT of transformers. Nothing is loaded or downloaded yet.
+
+        Args:
+            model_pack: Name or folder of an insightface model pack.
+            vision_model: Hub repo or folder of CLIP or of a timm model.
+            num_scales: Number of the ViT's feature maps.
+            dtype: In which the ViT computes; None is bfloat16 on a GPU and float32 elsewhere.
+            device: Where the models work.
+            weights_dir: Folder of facexlib's `.pth` files; `cache_dir`, or facexlib's own, if None.
+            cache_dir: Where downloads go instead of where each library puts them.
+            revision, token, local_files_only: For the ViT's Hub repo.
+            parts: Arguments of the constructor that take the place of these models.
+
+        Returns:
+            The processor.
+        """
+        insightface, weights_dir = InsightFace(model_pack, cache_dir), weights_dir or cache_dir
+        hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        defaults = {
+            "detectors": (insightface, RetinaFace(weights_dir)),
+            "recogniser": insightface,
+            "parser": BiSeNet(weights_dir),
+            "vision": VisionModel(vision_model, num_scales, dtype, **hub),
+        }
+        return cls(**{**defaults, **parts}).to(device)
+
+    @property
+    def parts(self) -> list:
+        """The models, without those that are left out."""
+        every = (*self.detectors, self.recogniser, self.aligner, self.parser, self.vision)
+        return list({id(part): part for part in every if part is not None}.values())
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What tells this processor's results from another's; None if a part cannot tell."""
+        told = [getattr(part, "fingerprint", None) for part in self.parts]
+        settings = (self.grayscale, self.min_face, self.min_area, len(self.detectors))
+        return None if None in told else repr((*told, settings))
+
+    def to(self, device: str | torch.device, offload: bool = False) -> "FaceProcessor":
+        """Let the models work on `device`, and rest on the CPU between uses if `offload`."""
+        for part in self.parts:
+            if hasattr(part, "place"):
+                part.place(torch.device(device), offload)
+        return self
+
+    def __call__(
+        self,
+        image,
+        *,
+        face_index: int | str | None = None,
+        on_no_face: str = "raise",
+        component_map=None,
+    ) -> FaceFeatures:
+        """Read a photo.
+
+        Args:
+            image: What `Photo` takes: a path, an http(s) URL, a PIL image, an array, an open file.
+            face_index: Which face, counted from left to right, or "largest"; needed where there are several.
+            on_no_face: "raise", or "whole_image": then the whole picture, on grey and 512 × 512, is the aligned face.
+            component_map: A segmentation of the whole photo, of its size, instead of the parser's; see
+                `read_component_map`.
+
+        Raises:
+            ValueError, TypeError: If the photo cannot be read, shows no face or several, a face that is too small, or
+                none of the components; the message holds the boxes, and what to do.
+            OSError: If the photo, or a model, is not there and cannot be had.
+        """
+        if on_no_face not in ("raise", "whole_image"):
+            raise ValueError(f"on_no_face is {on_no_face!r}, but must be 'raise' or 'whole_image'.")
+        if component_map is None and self.parser is None:
+            raise ValueError("This processor has no parser: give a component_map with the photo.")
+        photo = image if isinstance(image, Photo) else Photo(image)
+        pixels = photo.pixels
+        height, width = pixels.shape[:2]
+        if component_map is not None:
+            component_map = read_component_map(component_map, photo.size)
+            if photo.size != (width, height):  # a large photo is scaled down
+                component_map = np.asarray(Image.fromarray(component_map).resize((width, height), Image.NEAREST))
+
+        faces = self.detect(pixels)
+        index = self._choose(faces, face_index, on_no_face, photo)
+        face = None if index is None else faces[index]
+        if face is None:
+            aligned, matrix = _whole(pixels)
+        else:
+            aligned, matrix = self.aligner.align(pixels, face.landmarks)
+        # The parser labels what lies beside the photo as well.
+        source = np.ones((height, width), np.uint8) if component_map is None else component_map
+        source = warp_map(source, matrix, aligned.shape[1::-1])
+        component_map = source if component_map is not None else source * self.parser.parse(aligned)
+        hidden = hidden_components(component_map, self.min_area)
+        if len(hidden) == len(FACIAL_COMPONENTS):
+            raise ValueError(
+                f"{photo.name} shows none of the facial components: use a photo of the face from the front, or give a "
+                "component_map."
+            )
+
+        size = self.vision.image_size if self.vision is not None else ALIGNED_SIZE
+        images = component_images(aligned, component_map, hidden, size, self.grayscale)
+        vit_embeds, vit_hidden_states = (None, None) if self.vision is None else self._see(images, hidden)
+        return FaceFeatures(
+            aligned,
+            component_map,
+            images,
+            hidden,
+            matrix,
+            boxes=np.array([f.box for f in faces], np.float32).reshape(-1, 4),
+            face_index=index,
+            landmarks=None if face is None else face.landmarks,
+            score=None if face is None else face.score,
+            id_embedding=None if self.recogniser is None else self._recognise(pixels, aligned, face),
+            vit_embeds=vit_embeds,
+            vit_hidden_states=vit_hidden_states,
+        )
+
+    def detect(self, pixels: np.ndarray) -> list[DetectedFace]:
+        """The faces in an image (h, w, 3), uint8, RGB, from left to right, by the first detector that finds any."""
+        for detector in self.detectors:
+            faces = detector.detect(pixels)
+            if faces:
+                return sorted(faces, key=lambda face: float(face.box[0]))
+        return []
+
+    def _choose(
+        self, faces: Sequence[DetectedFace], face_index: int | str | None, on_no_face: str, photo: Photo
+    ) -> int | None:
+        if not faces:
+            if on_no_face == "whole_image":
+                return None
+            raise ValueError(
+                f"No face was found in {photo.name}: use a photo that shows it larger or from the front. For a "
+                "drawing, or a picture of nothing but the face, say on_no_face='whole_image'."
+            )
+        boxes = "".join(f"\n  {i}: {_box(face.box)}" for i, face in enumerate(faces))
+        if face_index is None and len(faces) > 1:
+            raise ValueError(f"{photo.name} shows {len(faces)} faces: say face_index, or 'largest'.{boxes}")
+        if face_index == "largest":
+            face_index = max(range(len(faces)), key=lambda i: np.prod(faces[i].box[2:] - faces[i].box[:2]))
+        index = face_index or 0
+        if not isinstance(index, Integral) or not 0 <= index < len(faces):
+            raise ValueError(f"face_index is {face_index!r}, but the faces of {photo.name} are:{boxes}")
+        side = (faces[index].box[2:] - faces[index].box[:2]).min()
+        if side < self.min_face:
+            raise ValueError(
+                f"The face in {photo.name} at {_box(faces[index].box)} is smaller than {self.min_face} pixels: use a "
+                "closer photo, or a processor of a smaller min_face."
+            )
+        return int(index)
+
+    def _recognise(self, pixels: np.ndarray, aligned: np.ndarray, face: DetectedFace | None) -> Tensor:
+        embedding = self.recogniser.embed(*((aligned, None) if face is None else (pixels, face.landmarks)))
+        return torch.as_tensor(embedding, dtype=torch.float32).cpu()
+
+    def _see(self, images: np.ndarray, hidden: Mapping[str, str]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        visible = [i for i, name in enumerate(FACIAL_COMPONENTS) if name not in hidden]
+        embeds, maps = self.vision.encode(images[visible])
+        filled = [v.new_zeros(len(images), *v.shape[1:]) for v in (embeds, *maps)]
+        for whole, part in zip(filled, (embeds, *maps), strict=True):
+            whole[visible] = part
+        return filled[0], tuple(filled[1:])
+
+
+def _whole(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The whole image, shrunk or enlarged, in the middle of the aligned face, and the matrix that brings it there."""
+    height, width = pixels.shape[:2]
+    scale = ALIGNED_SIZE / max(height, width)
+    size = round(width * scale), round(height * scale)
+    corner = [(ALIGNED_SIZE - side) // 2 for side in size]
+    aligned = Image.new("RGB", (ALIGNED_SIZE, ALIGNED_SIZE), _GREY)
+    aligned.paste(Image.fromarray(pixels).resize(size), tuple(corner))
+    # Pixel i of n covers i to i + 1, and its middle is where matrices count from.
+    matrix = [[scale, 0, corner[0] + (scale - 1) / 2], [0, scale, corner[1] + (scale - 1) / 2]]
+    return np.asarray(aligned), np.array(matrix)
+
+
+def _box(box: np.ndarray) -> str:
+    left, top, right, bottom = box.round().astype(int).tolist()
+    return f"left {left}, top {top}, right {right}, bottom {bottom} ({right - left} × {bottom - top} pixels)"

@@ -1,0 +1,126 @@
+"""From photographs to an identity, each photo once: what was read is kept in memory and, if wanted, on disk."""
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .encoder import LocalFacialEncoder
+from .face import FaceFeatures, FaceProcessor
+from .identity import FACIAL_COMPONENTS, Identity
+from .photo import Photo
+
+_KEPT = 64  # identities in memory, of 0.8 MB each
+
+
+class IdentityReader:
+    """Photos → facial components → component tokens (sections 3.1 and 3.2), by a face processor and a local encoder.
+
+    Args:
+        encoder: The encoder that the router was trained with.
+        face: What reads faces; that of the encoder's vision model if None.
+        cache_dir: A folder of `Identity` files, for what has been read before; None keeps it in memory alone.
+    """
+
+    def __init__(
+        self,
+        encoder: LocalFacialEncoder,
+        face: FaceProcessor | None = None,
+        cache_dir: str | os.PathLike | None = None,
+    ):
+        c = encoder.config
+        self.encoder, self.cache_dir = encoder, cache_dir
+        self.face = face or FaceProcessor.from_pretrained(
+            vision_model=c.vision_model, num_scales=c.num_scales, grayscale=c.grayscale
+        )
+        self._device, self._offload = encoder.device, False
+        self._kept: OrderedDict[str, Identity] = OrderedDict()
+
+    def to(self, device: str | torch.device, offload: bool = False) -> "IdentityReader":
+        """Work on `device`; with `offload`, all models rest on the CPU between photos."""
+        self._device, self._offload = torch.device(device), offload
+        self.face.to(device, offload)
+        return self
+
+    def __call__(self, photos, *, face_index=None, on_no_face: str = "raise", component_map=None) -> Identity:
+        """Read one person.
+
+        Args:
+            photos: A photo, as `Photo` takes it, or a list of photos of the same person, which are fused.
+            face_index, on_no_face, component_map: As in `FaceProcessor`; for a list of photos also lists, one a photo.
+
+        Raises:
+            ValueError, TypeError, OSError: As `FaceProcessor`, for the first photo that cannot be read.
+        """
+        if not isinstance(photos, list | tuple):
+            return self._read(photos, face_index, on_no_face, component_map)
+        settings = [_each(value, len(photos)) for value in (face_index, on_no_face, component_map)]
+        return Identity.fuse([self._read(photo, *args) for photo, *args in zip(photos, *settings, strict=True)])
+
+    def _read(self, photo, face_index, on_no_face: str, component_map) -> Identity:
+        photo = Photo(photo)
+        known = self.face.fingerprint
+        key = repr((
+            photo.digest, face_index, on_no_face, _content(component_map), known or id(self.face),
+            self.encoder.fingerprint(),
+        ))  # fmt: skip
+        key = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        file = Path(self.cache_dir, f"{key}.safetensors") if self.cache_dir and known else None
+        if file is not None and file.is_file():
+            identity = Identity.load(file)
+        else:
+            features = self.face(photo, face_index=face_index, on_no_face=on_no_face, component_map=component_map)
+            identity = self._encode(features)
+            if file is not None:
+                identity.save(file)
+        self._kept[key] = identity
+        if len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return identity
+
+    @torch.no_grad()
+    def _encode(self, features: FaceFeatures) -> Identity:
+        shown, encoder = features.mask, self.encoder
+        encoder.to(self._device)
+        try:
+            # The hidden components' tokens are never looked at.
+            visible = [
+                v[:, shown].to(encoder.device)
+                for v in (features.id_embeds, *(h[None] for h in features.vit_hidden_states))
+            ]
+            part = encoder(visible[0], visible[1:])[0]
+        finally:
+            if self._offload:
+                encoder.to("cpu")
+        tokens = part.new_zeros(len(shown), *part.shape[1:])
+        tokens[shown] = part
+        return Identity(tokens.cpu(), shown, FACIAL_COMPONENTS, encoder.fingerprint(), features.hidden)
+
+
+def _each(value, count: int) -> Sequence:
+    if not isinstance(value, list | tuple):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"{len(value)} settings for {count} photos: give one for all, or one each.")
+    return value
+
+
+def _content(component_map) -> str | None:
+    if component_map is None:
+        return None
+    if isinstance(component_map, str | os.PathLike):
+        data = Path(component_map).read_bytes()
+    elif isinstance(component_map, Image.Image):
+        data = repr((component_map.mode, component_map.size)).encode() + component_map.tobytes()
+    else:
+        array = np.ascontiguousarray(component_map)
+        data = repr((array.dtype, array.shape)).encode() + array.tobytes()
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
