@@ -1,26 +1,50 @@
 """Generate one video without, with and again without LaVieID, and check that the adapters leave no trace.
 
-    python examples/generate.py                     # a small CogVideoX built here, on the CPU: seconds, no download
-    python examples/generate.py --model zai-org/CogVideoX-5b --adapters me/lavieid-cogvideox-5b --identity
-    me.safetensors python examples/generate.py --full-size         # CogVideoX-5B's classes and sizes with random
-    weights, on a GPU
+    # a small CogVideoX built here, on the CPU: seconds, no download
+    python examples/generate.py
+    python examples/generate.py --image photo.jpg --prompt "She walks through a park in autumn."
+
+    # the real thing
+    python examples/generate.py --model zai-org/CogVideoX-5b --adapters me/lavieid-cogvideox-5b --image photo.jpg \\
+        --prompt "She walks through a park in autumn." --steps 50 --output park.mp4
+
+    # CogVideoX-5B's classes and sizes with random weights, on a GPU
+    python examples/generate.py --full-size
 
 The small and the full-size model have random weights: their pictures are noise, but every part of the way is the real
-one. Fresh adapters change nothing, so their last layers are perturbed here to make the effect visible.
+one. Fresh adapters change nothing, so their last layers are perturbed here to make the effect visible. The small model
+takes the whole photo as the face, of which nothing but a pair of small models of its own is asked; with --model the
+photo goes through the real face models, which are downloaded on first use.
 """
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
-from PIL import Image
+from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
+from transformers.models.clip import CLIPImageProcessorPil
 
-from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter, attach_lavieid
+from lavieid_adapters import (
+    FACIAL_COMPONENTS,
+    TAM,
+    FaceProcessor,
+    IdentityReader,
+    LocalFacialEncoder,
+    LocalRouter,
+    attach_lavieid,
+)
 from lavieid_adapters.extras import require
 
 PROMPT = "She walks through a park in autumn."
@@ -94,7 +118,7 @@ def adapters_for(pipe: CogVideoXPipeline) -> dict:
             small = {"token_dim": 32, "tokens_per_component": 8}
             adapters = {
                 "router": LocalRouter(dim=64, inner_dim=64, num_heads=2, **small),
-                "encoder": LocalFacialEncoder(id_dim=24, vit_dim=16, depth=5, head_dim=8, num_heads=2, **small),
+                "encoder": LocalFacialEncoder(id_dim=520, vit_dim=16, depth=5, head_dim=8, num_heads=2, **small),
                 "tam": TAM(latent_channels=4, dim=64, num_layers=2, num_heads=2),
             }
         torch.nn.init.normal_(adapters["router"].cross_attention.to_out.weight, std=0.02)
@@ -102,8 +126,41 @@ def adapters_for(pipe: CogVideoXPipeline) -> dict:
     return {name: adapter.to(transformer.dtype).eval() for name, adapter in adapters.items()}
 
 
+class Pixels:
+    """Stands for a recogniser and a parser that have weights: any object with the one method will do."""
+
+    def embed(self, image: np.ndarray, landmarks) -> np.ndarray:
+        """512 of the image's brightnesses for an identity embedding."""
+        return np.asarray(Image.fromarray(image).convert("L").resize((32, 16)), np.float32).ravel() / 255
+
+    def parse(self, aligned: np.ndarray) -> np.ndarray:
+        """Where the facial components of a face from the front are, whatever the picture shows."""
+        component_map = Image.new("L", (512, 512))
+        draw = ImageDraw.Draw(component_map)
+        for component, box in (
+            ("hair", (60, 0, 452, 400)), ("skin", (110, 110, 402, 500)), ("nose", (220, 230, 292, 330)),
+            ("mouth", (195, 350, 317, 400)), ("eyes", (165, 225, 222, 255)), ("eyes", (290, 225, 347, 255)),
+            ("eyebrows", (155, 195, 230, 212)), ("eyebrows", (282, 195, 357, 212)),
+        ):  # fmt: skip
+            draw.ellipse(box, fill=1 + FACIAL_COMPONENTS.index(component))
+        return np.asarray(component_map)
+
+
+def small_faces(folder: str) -> FaceProcessor:
+    """Reads photos without a download: no detector, a ViT of a few thousand random weights, saved to `folder`."""
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=6, num_attention_heads=2, image_size=56, patch_size=14,
+        projection_dim=8,
+    )  # fmt: skip
+    CLIPVisionModelWithProjection(config).save_pretrained(folder)
+    CLIPImageProcessorPil(crop_size=56, size=56).save_pretrained(folder)
+    parts = {"detectors": (), "recogniser": Pixels(), "parser": Pixels()}
+    return FaceProcessor.from_pretrained(vision_model=folder, **parts)
+
+
 def random_identity(encoder: LocalFacialEncoder):
-    """An identity of random features; a later version reads photographs."""
+    """An identity of random features, for a run without a photo."""
     c, like = encoder.config, {"device": encoder.device, "dtype": encoder.dtype}
     features = [torch.randn(1, 6, 9, c.vit_dim, **like) for _ in range(c.num_scales)]
     return encoder.encode(torch.randn(1, c.id_dim, **like), features)
@@ -125,7 +182,10 @@ def main() -> None:
     parser.add_argument("--model", help="Hub id or folder of a CogVideoX pipeline")
     parser.add_argument("--full-size", action="store_true", help="CogVideoX-5B's sizes with random weights, on a GPU")
     parser.add_argument("--adapters", help="Hub id or folder of LaVieID adapters")
-    parser.add_argument("--identity", help="an Identity file (.safetensors)")
+    person = parser.add_mutually_exclusive_group()
+    person.add_argument("--image", help="a photo of the person: a file or a URL")
+    person.add_argument("--identity", help="an Identity file (.safetensors)")
+    parser.add_argument("--component-map", help="a segmentation of the photo, if no parser is to make it")
     parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--frames", type=int, help="the model's own number if not given")
     parser.add_argument("--steps", type=int, default=4, help="denoising steps (default: %(default)s; a real model: 50)")
@@ -164,7 +224,17 @@ def main() -> None:
     begin = time.perf_counter()
     lavieid = attach_lavieid(pipe, adapters)
     attached_in = time.perf_counter() - begin
-    lavieid.set_identity(args.identity or random_identity(lavieid.encoder))
+    if args.image:
+        if not (args.model or args.full_size):
+            with tempfile.TemporaryDirectory() as models:
+                lavieid.reader = IdentityReader(lavieid.encoder, small_faces(models))
+                identity = lavieid.encode(args.image, on_no_face="whole_image", component_map=args.component_map)
+        else:
+            identity = lavieid.encode(args.image, component_map=args.component_map)
+        print(identity)
+    else:
+        identity = args.identity or random_identity(lavieid.encoder)
+    lavieid.set_identity(identity)
     print(lavieid)
     during = generate("attached")
     begin = time.perf_counter()

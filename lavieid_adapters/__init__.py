@@ -10,7 +10,7 @@ _HOME = {
     "CELEBAMASK_TO_COMPONENT": "components",
     "DetectedFace": "face_models",
     "FACIAL_COMPONENTS": "identity",
-    "FaceFeatures": "face",
+    "FaceFeatures": "features",
     "FaceProcessor": "face",
     "Host": "hosts",
     "Identity": "identity",

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from . import __version__
 
+CONSISID = "BestWishYsh/ConsisID-preview"
+
 
 def describe(path: Path) -> str:
     """What a folder of adapters, or an identity file, holds.
@@ -35,7 +37,10 @@ def identity(args: argparse.Namespace) -> str:
     from .face import FaceProcessor
     from .reader import IdentityReader
 
-    encoder = LocalFacialEncoder.from_pretrained(args.adapters, subfolder="encoder")
+    if args.adapters:
+        encoder = LocalFacialEncoder.from_pretrained(args.adapters, subfolder="encoder")
+    else:
+        encoder = LocalFacialEncoder.from_consisid(CONSISID)
     c = encoder.config
     face = FaceProcessor.from_pretrained(
         args.model_pack,
@@ -84,10 +89,12 @@ def _choices(args: argparse.Namespace) -> dict:
 _IDENTITY = """\
 Read one person from one or more photos, and write what the adapters need to know of them into one small file:
 
+  lavieid identity photo.jpg -o alice.safetensors
   lavieid identity photo.jpg -o alice.safetensors --adapters me/lavieid-cogvideox-5b
   lavieid identity front.jpg side.jpg -o alice.safetensors --adapters my-lavieid
 
-The file holds no picture, and its use needs no face package. It belongs to the encoder of these adapters."""
+The file holds no picture, and its use needs no face package. It belongs to the encoder of the adapters; without any,
+to ConsisID's, from which adapters may start."""
 
 _PARSE = """\
 Draw what is seen of a face: the photo with its six facial components over it, a legend, and what is masked and why.
@@ -127,9 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         made = "identity file, .safetensors" if name == "identity" else "picture, such as .png"
         command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=f"the {made}")
         if name == "identity":
-            command.add_argument(
-                "--adapters", required=True, metavar="REPO", help="Hub repo or folder of the adapters it is for"
-            )
+            command.add_argument("--adapters", metavar="REPO", help="Hub repo or folder of the adapters it is for")
             command.add_argument("--vision-model", metavar="REPO", help="Hub repo or folder of the ViT, if moved")
         _add_reading(command)
         command.set_defaults(run=run)

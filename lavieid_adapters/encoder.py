@@ -122,7 +122,8 @@ class LocalFacialEncoder(Adapter):
                 f"{components}, {c.id_dim}) beside these feature maps."
             )
         # The extractor is diffusers' own, whose layers take no other dtype than that of their weights.
-        features = [v.flatten(0, 1).to(self.dtype) for v in (id_embeds, *vit_hidden_states)]
+        dtype = self.dtype  # which asks each layer
+        features = [v.flatten(0, 1).to(dtype) for v in (id_embeds, *vit_hidden_states)]
         tokens = self.extractor(features[0], features[1:])
         return tokens.unflatten(0, (batch, components))
 

@@ -1,10 +1,10 @@
 """From a photograph to facial components: a face is found, aligned, parsed into six, and each is embedded."""
 
-# m components · h w pixels of the photo · s side of a component's image · p tokens of a ViT feature map · c its width
+# m components · h w pixels of the photo · n its faces · s side of a component's image · p tokens of a ViT · c its width
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
 
 import numpy as np
@@ -12,66 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .components import component_images, hidden_components, read_component_map
+from .components import component_images, hidden_components, read_component_map, warp_map
 from .encoder import CLIP
-from .face_models import BiSeNet, DetectedFace, FaceAligner, InsightFace, RetinaFace, warp_map
+from .face_models import BiSeNet, DetectedFace, FaceAligner, InsightFace, RetinaFace
+from .features import FaceFeatures
 from .identity import FACIAL_COMPONENTS
 from .photo import Photo
 from .vision import VisionModel
 
 ALIGNED_SIZE = 512
 _GREY = (133, 132, 135)  # beside the photo, as in facexlib's alignment
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class FaceFeatures:
-    """What a photo shows of a face.
-
-    Attributes:
-        aligned: The aligned face, (512, 512, 3), uint8, RGB.
-        component_map: Component of each pixel of `aligned`, (512, 512), uint8; 0 for none, 1 to 6 for
-            `FACIAL_COMPONENTS`.
-        component_images: Each component alone on white, (m, s, s, 3), uint8, RGB; all white where it is hidden.
-        hidden: The components that the photo does not show, with the reason.
-        matrix: From the photo's pixels to those of `aligned`, (2, 3).
-        boxes: All faces from left to right, (n, 4): left, top, right and bottom in pixels of the photo.
-        face_index: Which of them it is; None if the whole image was taken.
-        landmarks: Its eyes, nose and corners of the mouth, (5, 2), in pixels of the photo; None likewise.
-        score: The detector's confidence, 0 to 1; None likewise.
-        id_embedding: Identity embedding, (512,), float32; None without a recogniser.
-        vit_embeds: Embedding of each component, (m, projection), float32, of length 1, 0 where it is hidden; None
-            without a vision model.
-        vit_hidden_states: Feature maps, each (m, p, c), float32, 0 where it is hidden; None likewise.
-    """
-
-    aligned: np.ndarray
-    component_map: np.ndarray
-    component_images: np.ndarray
-    hidden: Mapping[str, str]
-    matrix: np.ndarray
-    boxes: np.ndarray
-    face_index: int | None = None
-    landmarks: np.ndarray | None = None
-    score: float | None = None
-    id_embedding: Tensor | None = None
-    vit_embeds: Tensor | None = None
-    vit_hidden_states: tuple[Tensor, ...] | None = None
-
-    def __repr__(self) -> str:
-        found = "the whole image" if self.score is None else f"face {self.face_index}, score {self.score:.2f}"
-        hidden = ", ".join(f"{name} ({reason})" for name, reason in self.hidden.items())
-        return f"FaceFeatures({found}, of {len(self.boxes)} found, hidden: {hidden or 'none'})"
-
-    @property
-    def mask(self) -> Tensor:
-        """(m,), bool; False where the photo does not show the component."""
-        return torch.tensor([name not in self.hidden for name in FACIAL_COMPONENTS])
-
-    @property
-    def id_embeds(self) -> Tensor:
-        """What `LocalFacialEncoder` takes: the identity embedding beside each component's, (1, m, 512 + projection)."""
-        identity = self.id_embedding.to(self.vit_embeds).expand(len(self.vit_embeds), -1)
-        return torch.cat([identity, self.vit_embeds], dim=-1)[None]
 
 
 class FaceProcessor:
@@ -213,20 +163,18 @@ class FaceProcessor:
             aligned, matrix = _whole(pixels)
         else:
             aligned, matrix = self.aligner.align(pixels, face.landmarks)
-        # The parser labels what lies beside the photo as well.
-        source = np.ones((height, width), np.uint8) if component_map is None else component_map
-        source = warp_map(source, matrix, aligned.shape[1::-1])
-        component_map = source if component_map is not None else source * self.parser.parse(aligned)
-        hidden = hidden_components(component_map, self.min_area)
-        if len(hidden) == len(FACIAL_COMPONENTS):
-            raise ValueError(
-                f"{photo.name} shows none of the facial components: use a photo of the face from the front, or give a "
-                "component_map."
-            )
-
-        size = self.vision.image_size if self.vision is not None else ALIGNED_SIZE
-        images = component_images(aligned, component_map, hidden, size, self.grayscale)
-        vit_embeds, vit_hidden_states = (None, None) if self.vision is None else self._see(images, hidden)
+        with ThreadPoolExecutor(1) as pool:
+            # onnxruntime is often on the CPU, which has nothing else to do while the parser and the ViT work on a GPU.
+            embedding = pool.submit(self._recognise, pixels, aligned, face)
+            component_map = self._parse(aligned, matrix, component_map, (height, width))
+            hidden = hidden_components(component_map, self.min_area)
+            if len(hidden) == len(FACIAL_COMPONENTS):
+                raise ValueError(
+                    f"{photo.name} shows none of the facial components: use a photo of the face from the front, or "
+                    "give a component_map."
+                )
+            images = component_images(aligned, component_map, hidden, self._image_size, self.grayscale)
+            vit_embeds, vit_hidden_states = self._see(images, hidden)
         return FaceFeatures(
             aligned,
             component_map,
@@ -237,7 +185,7 @@ class FaceProcessor:
             face_index=index,
             landmarks=None if face is None else face.landmarks,
             score=None if face is None else face.score,
-            id_embedding=None if self.recogniser is None else self._recognise(pixels, aligned, face),
+            id_embedding=embedding.result(),
             vit_embeds=vit_embeds,
             vit_hidden_states=vit_hidden_states,
         )
@@ -276,11 +224,29 @@ class FaceProcessor:
             )
         return int(index)
 
-    def _recognise(self, pixels: np.ndarray, aligned: np.ndarray, face: DetectedFace | None) -> Tensor:
-        embedding = self.recogniser.embed(*((aligned, None) if face is None else (pixels, face.landmarks)))
-        return torch.as_tensor(embedding, dtype=torch.float32).cpu()
+    @property
+    def _image_size(self) -> int:
+        return ALIGNED_SIZE if self.vision is None else self.vision.image_size
 
-    def _see(self, images: np.ndarray, hidden: Mapping[str, str]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _parse(
+        self, aligned: np.ndarray, matrix: np.ndarray, component_map: np.ndarray | None, size: tuple[int, int]
+    ) -> np.ndarray:
+        """The component map of the aligned face: the user's, or the parser's without what lies beside the photo."""
+        source = np.ones(size, np.uint8) if component_map is None else component_map
+        brought = warp_map(source, matrix, aligned.shape[1::-1])
+        return brought if component_map is not None else brought * self.parser.parse(aligned)
+
+    def _recognise(self, pixels: np.ndarray, aligned: np.ndarray, face: DetectedFace | None) -> Tensor | None:
+        if self.recogniser is None:
+            return None
+        embedding = self.recogniser.embed(*((aligned, None) if face is None else (pixels, face.landmarks)))
+        return torch.as_tensor(embedding, dtype=torch.float32).detach().cpu()
+
+    def _see(
+        self, images: np.ndarray, hidden: Mapping[str, str]
+    ) -> tuple[Tensor, tuple[Tensor, ...]] | tuple[None, None]:
+        if self.vision is None:
+            return None, None
         visible = [i for i, name in enumerate(FACIAL_COMPONENTS) if name not in hidden]
         embeds, maps = self.vision.encode(images[visible])
         filled = [v.new_zeros(len(images), *v.shape[1:]) for v in (embeds, *maps)]

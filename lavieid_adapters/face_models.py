@@ -91,17 +91,17 @@ class InsightFace:
 
     def detect(self, image: np.ndarray) -> list[DetectedFace]:
         """Find the faces in an image (h, w, 3), uint8, RGB."""
-        boxes, landmarks = self._model("detection").detect(np.ascontiguousarray(image[..., ::-1]))
+        boxes, landmarks = self._model("detection").detect(_bgr(image))
         if landmarks is None:
             raise ValueError(f"The detector of '{self._folder}' finds no landmarks: use another pack.")
         return [DetectedFace(box[:4], float(box[4]), points) for box, points in zip(boxes, landmarks, strict=True)]
 
     def embed(self, image: np.ndarray, landmarks: np.ndarray | None) -> np.ndarray:
         """The identity embedding, (512,), float32, of the face at `landmarks`; of the whole image if None."""
-        model, image = self._model("recognition"), np.ascontiguousarray(image[..., ::-1])
+        model = self._model("recognition")
         if landmarks is not None:
             image = require("insightface.utils.face_align", "face").norm_crop(image, landmarks, model.input_size[0])
-        return model.get_feat(image).flatten()
+        return model.get_feat(_bgr(image)).flatten()
 
     @property
     def _folder(self) -> Path | None:
@@ -129,10 +129,13 @@ class InsightFace:
                 storage.download("models", self.pack, force=True, root=str(self.cache_dir))
                 if self._folder is None:
                     raise OSError(f"'{self.pack}.zip' holds no .onnx files: is it a model pack?")
+        options = require("onnxruntime", "face").SessionOptions()
+        # Threads that wait by spinning would take the processor from PyTorch's after each call.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             analysis = app.FaceAnalysis(
                 str(self._folder), allowed_modules=["detection", "recognition"],
-                providers=execution_providers(self.device),
+                providers=execution_providers(self.device), sess_options=options,
             )  # fmt: skip
         except Exception as error:  # onnxruntime's errors have no base of their own
             raise ValueError(f"The model pack '{self._folder}' is damaged, or is none ({error!r}).") from error
@@ -203,7 +206,7 @@ class RetinaFace(FacexlibModel):
         small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
         with self.in_use() as model:
             model.device, model.mean_tensor = self.device, model.mean_tensor.to(self.device)  # neither follows .to()
-            rows = model.detect_faces(np.ascontiguousarray(small[..., ::-1]))
+            rows = model.detect_faces(_bgr(small))
         return [DetectedFace(row[:4] / scale, float(row[4]), row[5:15].reshape(5, 2) / scale) for row in rows]
 
 
@@ -256,6 +259,11 @@ class FaceAligner:
         return helper.cropped_faces[0], helper.affine_matrices[0]
 
 
+def _bgr(image: np.ndarray) -> np.ndarray:
+    cv2 = require("cv2", "face")
+    return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+
+
 def _check_download(url: str, target: Path) -> None:
     """Fail within seconds where a download would fail or hang, saying what to put where."""
     reason = "HF_HUB_OFFLINE is set"
@@ -279,10 +287,3 @@ def _undone(folder: Path) -> Iterator[None]:
         if not there:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def warp_map(class_ids: np.ndarray, matrix: np.ndarray, size: tuple[int, int], inverse: bool = False) -> np.ndarray:
-    """A map (h, w) of class ids under an affine matrix (2, 3), or its inverse, in `size` (width, height); 0 beside
-    it."""
-    cv2 = require("cv2", "face")
-    return cv2.warpAffine(class_ids, matrix, size, flags=cv2.INTER_NEAREST | (inverse and cv2.WARP_INVERSE_MAP))

@@ -21,11 +21,17 @@ class LazyModel:
     def __init__(self):
         self.device, self.offload = torch.device("cpu"), False
         self._module: nn.Module | None = None
+        self._at: tuple[torch.device, torch.dtype | None] | None = None
         self._lock = threading.Lock()
 
     def load(self) -> nn.Module:
         """Build the model with its weights, on the CPU."""
         raise NotImplementedError
+
+    @property
+    def compute_dtype(self) -> torch.dtype | None:
+        """In which it works on `device`; that of its weights if None."""
+        return None
 
     def place(self, device: torch.device, offload: bool = False) -> None:
         """Work on `device` from now on, and rest on the CPU between uses if `offload`."""
@@ -37,12 +43,15 @@ class LazyModel:
         with self._lock:
             if self._module is None:
                 self._module = self.load().eval().requires_grad_(False)
-            self._module.to(self.device)
+            if self._at != (self.device, self.compute_dtype):  # asking each weight would take milliseconds
+                self._at = self.device, self.compute_dtype
+                self._module.to(*self._at)
             try:
                 yield self._module
             finally:
                 if self.offload:
                     self._module.to("cpu")
+                    self._at = None
 
 
 def files_fingerprint(*paths: Path) -> str:

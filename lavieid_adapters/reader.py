@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from .encoder import LocalFacialEncoder
-from .face import FaceFeatures, FaceProcessor
+from .face import FaceProcessor
+from .features import FaceFeatures
 from .identity import FACIAL_COMPONENTS, Identity
 from .photo import Photo
 
@@ -91,12 +92,11 @@ class IdentityReader:
         shown, encoder = features.mask, self.encoder
         encoder.to(self._device)
         try:
-            # The hidden components' tokens are never looked at.
-            visible = [
-                v[:, shown].to(encoder.device)
-                for v in (features.id_embeds, *(h[None] for h in features.vit_hidden_states))
-            ]
-            part = encoder(visible[0], visible[1:])[0]
+            # Those that are hidden need no tokens.
+            index = shown.nonzero()[:, 0].to(self._device)
+            every = (features.id_embeds, *(h[None] for h in features.vit_hidden_states))
+            id_embeds, *maps = (v.to(self._device)[:, index] for v in every)
+            part = encoder(id_embeds, maps)[0]
         finally:
             if self._offload:
                 encoder.to("cpu")

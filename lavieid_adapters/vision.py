@@ -55,6 +55,10 @@ class VisionModel(LazyModel):
         config = try_to_load_from_cache(self.name, "config.json", self._kwargs.get("cache_dir"), revision)
         return f"{self.name}@{Path(config).parent.name if isinstance(config, str) else revision}"
 
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return self.dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
+
     @torch.no_grad()
     def encode(self, images: np.ndarray) -> tuple[Tensor, list[Tensor]]:
         """Features of images (m, s, s, 3), uint8, RGB.
@@ -67,10 +71,8 @@ class VisionModel(LazyModel):
             ValueError: If it has fewer blocks than feature maps.
         """
         with self.in_use() as model:
-            dtype = self.dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
-            model.to(dtype)
             pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
-            pixels = ((pixels - self._statistic("mean")) / self._statistic("std")).to(dtype)
+            pixels = ((pixels - self._statistic("mean")) / self._statistic("std")).to(self.compute_dtype)
             embeds, hidden = (self._timm if self._config.model_type == "timm_wrapper" else self._clip)(model, pixels)
         return nn.functional.normalize(embeds.float(), dim=-1), [h.float() for h in hidden]
 
@@ -121,7 +123,6 @@ class VisionModel(LazyModel):
     def _read_configs(self) -> None:
         if self._processor is not None:
             return
-        require("torchvision", "face")
         folder = fetch(self.name, _CONFIGS, **self._kwargs)
         if not (folder / "config.json").is_file():
             raise OSError(f"'{folder}' has no config.json: put the files of '{self.name}' there, or name its folder.")

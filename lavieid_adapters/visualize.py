@@ -3,9 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .components import PALETTE
-from .face import FaceFeatures
-from .face_models import warp_map
+from .components import PALETTE, warp_map
+from .features import FaceFeatures
 from .identity import FACIAL_COMPONENTS
 
 _HEIGHT, _MARGIN = 640, 24  # of the picture, and around what is in it

@@ -1,14 +1,25 @@
 """The `lavieid` command."""
 
 import re
+import shutil
 from importlib.metadata import entry_points
+from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 
-from lavieid_adapters import Identity, __version__, cli
+from lavieid_adapters import FACIAL_COMPONENTS, FaceProcessor, Identity, IdentityReader, __version__, cli
 from lavieid_adapters.folder import Metadata, save_folder
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`estimate` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*(pretrained|weight enum)"),
+]
+HAND_MADE = str(Path(__file__).parent / "assets" / "astronaut_components.png")
+BY_HAND = ("astronaut.png", "--component-map", HAND_MADE)
 
 
 @pytest.fixture
@@ -83,7 +94,11 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"lavieid-adapters {__version__}\n"
 
 
-@pytest.mark.parametrize("argv", [[], ["info"], ["fly", "away"]], ids=str)
+@pytest.mark.parametrize(
+    "argv",
+    [[], ["info"], ["fly", "away"], ["parse"], ["parse", "me.png"], ["identity", "me.png", "-o", "me.safetensors"]],
+    ids=str,
+)
 def test_without_a_command_or_its_argument_the_usage_is_shown(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(argv)
@@ -95,4 +110,264 @@ def test_help_names_the_commands(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["--help"])
     assert caught.value.code == 0
-    assert "info" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert all(re.search(rf"^ +{name} +\w+", out, re.M) for name in ("info", "identity", "parse"))
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("info", ["a folder, or a .safetensors file"]),
+        ("parse", ["lavieid parse group.jpg -o parts.png --face-index 2", "picture, such as .png", "which face"]),
+        ("identity", ["lavieid identity front.jpg side.jpg -o", "identity file, .safetensors", "--adapters REPO"]),
+    ],
+)
+def test_help_of_a_command_says_how_it_is_used(command, says, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    options = [
+        "--face-index",
+        "--whole-image",
+        "--component-map",
+        "--model-pack",
+        "--weights-dir",
+        "--cache-dir",
+        "--device",
+    ]
+    for text in says + (options if command != "info" else []):
+        assert text in out
+    assert ("--vision-model" in out) == (command == "identity")
+
+
+# parse and identity
+
+
+@pytest.fixture(scope="module")
+def prepared(face_models, tmp_path_factory):
+    """A folder with photos, and adapters for the small CLIP."""
+    for module in ("insightface", "facexlib", "skimage"):
+        pytest.importorskip(module)
+    from tiny_face import photo
+
+    folder = tmp_path_factory.mktemp("prepared")
+    for name in ("astronaut", "t1"):
+        Image.fromarray(photo(name)).save(folder / f"{name}.png")
+    rows, columns = np.mgrid[:200, :300]
+    Image.fromarray((rows + columns % 99).astype(np.uint8)).save(folder / "drawing.png")
+    tiny.encoder(id_dim=524, vision_model=str(face_models.clip)).save_pretrained(folder / "adapters" / "encoder")
+    return folder
+
+
+@pytest.fixture
+def folder(prepared, tmp_path, monkeypatch):
+    """The same as the working directory."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def blind(face_models, tmp_path_factory):
+    """facexlib's weights, of which RetinaFace finds no face anywhere."""
+    weights = tmp_path_factory.mktemp("blind")
+    shutil.copy(face_models.weights / "parsing_bisenet.pth", weights)
+    state = torch.load(face_models.weights / "detection_Resnet50_Final.pth", weights_only=True)
+    for name in state:
+        if "ClassHead" in name and name.endswith("bias"):
+            state[name] = torch.tensor([0.0, -8, 0, -8])
+    torch.save(state, weights / "detection_Resnet50_Final.pth")
+    return weights
+
+
+@pytest.fixture
+def lavieid(face_models, folder, capsys):
+    """Run `lavieid` with the small models: its status, what it said, and its errors without the libraries' bars."""
+
+    def run(*argv: str, weights: Path = face_models.weights) -> tuple[int, str, str]:
+        models = ["--model-pack", str(face_models.pack), "--weights-dir", str(weights)]
+        adapters = ["--adapters", "adapters"] if argv[0] == "identity" and "--adapters" not in argv else []
+        status = cli.main([*argv, *adapters, *models])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return status, out, err[err.find("lavieid: ") :] if "lavieid: " in err else ""
+
+    return run
+
+
+@pytest.fixture
+def expected(face_models, folder):
+    """What the library reads of photos."""
+    face = FaceProcessor.from_pretrained(face_models.pack, face_models.clip, weights_dir=face_models.weights)
+    return IdentityReader(tiny.encoder(id_dim=524), face)
+
+
+def same(one: Identity, other: Identity) -> bool:
+    return torch.equal(one.tokens, other.tokens) and torch.equal(one.mask, other.mask) and one.hidden == other.hidden
+
+
+def test_parse_draws_what_is_seen(lavieid):
+    assert lavieid("parse", "astronaut.png", "-o", "parts.png") == (
+        0,
+        "parts.png: 6 of 6 components, masked: none\n",
+        "",
+    )
+    parts = np.asarray(Image.open("parts.png").convert("RGB")).astype(int)
+    lavieid("parse", "astronaut.png", "-o", "by_hand.jpg", "--component-map", HAND_MADE)
+    by_hand = np.asarray(Image.open("by_hand.jpg").convert("RGB"))
+    assert parts.shape == by_hand.shape == (688, 1032, 3)
+    assert np.abs(parts - by_hand)[24:664, 24:664].max() > 10
+
+
+def test_parse_says_what_is_masked_and_why(lavieid):
+    classes = np.asarray(Image.open(HAND_MADE)).copy()
+    classes[classes == 6] = 0
+    classes[classes == 2] = 0
+    classes[102, 203:205] = 2
+    Image.fromarray(classes).save("map.png")
+    status, out, _ = lavieid("parse", "astronaut.png", "-o", "parts.png", "--component-map", "map.png")
+    assert status == 0
+    assert re.fullmatch(
+        r"parts\.png: 4 of 6 components, masked: eyes: too small.*0\.050%; hair: not in the photo\n", out
+    )
+
+
+def test_identity_writes_what_the_library_reads(lavieid, expected, folder):
+    status, out, _ = lavieid("identity", "astronaut.png", "-o", "me.safetensors")
+    identity = Identity.load("me.safetensors")
+    assert (status, out) == (0, f"me.safetensors: {identity}\n")
+    assert same(identity, expected("astronaut.png")) and identity.fingerprint == expected.encoder.fingerprint()
+    status, *_ = lavieid("identity", "astronaut.png", "-o", "people/me.safetensors", "--component-map", HAND_MADE)
+    by_hand = Identity.load("people/me.safetensors")
+    assert status == 0 and not same(by_hand, identity)
+    assert same(by_hand, expected("astronaut.png", component_map=HAND_MADE))
+
+
+def test_several_photos_become_one_identity(lavieid, expected):
+    changed = np.asarray(Image.open("astronaut.png")).copy()
+    changed[300:] //= 2
+    changed[:, :, 2] //= 2
+    Image.fromarray(changed).save("evening.png")
+    maps = ["--component-map", HAND_MADE]
+    status, *_ = lavieid(
+        "identity", "astronaut.png", "evening.png", "-o", "me.safetensors", *maps, "--face-index", "largest"
+    )
+    assert status == 0
+    both = Identity.load("me.safetensors")
+    assert same(both, expected(["astronaut.png", "evening.png"], component_map=HAND_MADE, face_index="largest"))
+    assert not same(both, expected("astronaut.png", component_map=HAND_MADE))
+
+
+def test_the_vision_model_may_have_moved(lavieid, face_models, expected):
+    adapters = Path("moved", "encoder")
+    tiny.encoder(id_dim=524, vision_model="no/such-model").save_pretrained(adapters)
+    maps = ["-o", "me.safetensors", "--adapters", "moved", "--component-map", HAND_MADE]
+    status, _, error = lavieid("identity", "astronaut.png", *maps)
+    assert status == 1 and "'no/such-model' is no folder here" in error
+    status, *_ = lavieid("identity", "astronaut.png", *maps, "--vision-model", str(face_models.clip))
+    assert status == 0
+    assert same(Identity.load("me.safetensors"), expected("astronaut.png", component_map=HAND_MADE))
+
+
+def test_the_vision_model_sees_what_the_encoder_was_trained_with(lavieid, face_models, expected):
+    settings = {"id_dim": 524, "vision_model": str(face_models.eva), "grayscale": True, "num_scales": 2, "depth": 4}
+    encoder = tiny.encoder(**settings)
+    encoder.save_pretrained("grey/encoder")
+    lavieid("identity", "astronaut.png", "-o", "grey.safetensors", "--adapters", "grey", "--component-map", HAND_MADE)
+    face = FaceProcessor.from_pretrained(
+        face_models.pack, face_models.eva, num_scales=2, weights_dir=face_models.weights, grayscale=True
+    )
+    by_library = IdentityReader(encoder, face)("astronaut.png", component_map=HAND_MADE)
+    assert same(Identity.load("grey.safetensors"), by_library)
+
+
+def test_a_face_of_several_is_chosen(lavieid):
+    status, _, error = lavieid("parse", "t1.png", "-o", "parts.png")
+    first, *boxes = error.splitlines()
+    assert status == 1 and len(boxes) == 6
+    assert first == "lavieid: 't1.png' shows 6 faces: say face_index, or 'largest'."
+    assert not Path("parts.png").exists()
+    pictures = []
+    for index in ("largest", "4", "2"):
+        assert lavieid("parse", "t1.png", "-o", "parts.png", "--face-index", index)[0] == 0
+        pictures.append(Path("parts.png").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+@pytest.mark.parametrize("index", ["6", "-1", "nonsense", "1.5", ""])
+def test_a_face_that_is_not_there_is_an_error_that_lists_them(lavieid, index):
+    status, _, error = lavieid("parse", "t1.png", "-o", "parts.png", "--face-index", index)
+    assert status == 1 and error.startswith("lavieid: face_index is ")
+    assert "but the faces of 't1.png' are:\n  0: left 64" in error
+
+
+def test_a_drawing_is_read_as_a_whole_if_one_says_so(lavieid, blind):
+    classes = np.zeros((200, 300), np.uint8)
+    for i in range(6):
+        classes[30:170, 50 * i : 50 * i + 45] = i + 1
+    Image.fromarray(classes).save("map.png")
+    given = ["drawing.png", "--component-map", "map.png"]
+    status, _, error = lavieid("parse", *given, "-o", "parts.png", weights=blind)
+    assert status == 1 and error.startswith("lavieid: No face was found in 'drawing.png': ")
+    assert len(error.splitlines()) == 1
+    status, out, _ = lavieid("parse", *given, "-o", "parts.png", "--whole-image", weights=blind)
+    assert (status, out) == (0, "parts.png: 6 of 6 components, masked: none\n")
+    status, out, _ = lavieid("identity", *given, "-o", "it.safetensors", "--whole-image", weights=blind)
+    assert status == 0 and Identity.load("it.safetensors").mask.all()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["parse", "nobody.png", "-o", "parts.png"], "There is no photo 'nobody.png'"),
+        (["identity", "nobody.png", "-o", "me.safetensors"], "There is no photo 'nobody.png'"),
+        (["parse", "text.png", "-o", "parts.png"], "'text.png' is not an image"),
+        (["parse", "astronaut.png", "-o", "parts.png", "--component-map", "none.png"], "none.png"),
+        (["parse", "astronaut.png", "-o", "parts.png", "--component-map", "t1.png"], "is an image of mode RGB"),
+        (["parse", "t1.png", "-o", "parts.png", "--component-map", HAND_MADE], "segment the upright photo"),
+        (["parse", *BY_HAND, "-o", "parts.what"], ".what"),
+        (["parse", *BY_HAND, "-o", "parts"], "parts"),
+        (["parse", *BY_HAND, "-o", "folder.png"], "folder.png"),
+        (["parse", *BY_HAND, "-o", "no/such/folder/parts.png"], "no/such/folder"),
+        (["parse", *BY_HAND, "-o", "text.png/parts.png"], "text.png"),
+        (["identity", *BY_HAND, "-o", "me.png"], "'me.png' must end in .safetensors"),
+        (["identity", *BY_HAND, "-o", "text.png/me.safetensors"], "text.png"),
+        (
+            ["identity", "astronaut.png", "-o", "me.safetensors", "--adapters", "nowhere/here"],
+            "'nowhere/here' is no",
+        ),
+        (["identity", "astronaut.png", "-o", "me.safetensors", "--adapters", "folder.png"], "has no config.json"),
+        (["parse", "astronaut.png", "-o", "parts.png", "--device", "toaster"], "toaster"),
+        (["identity", "astronaut.png", "-o", "me.safetensors", "--device", "toaster"], "toaster"),
+    ],
+    ids=lambda value: " ".join(value).replace(HAND_MADE, "map") if isinstance(value, list) else "",
+)
+def test_what_cannot_be_done_is_one_line_and_status_1(lavieid, folder, argv, message):
+    Path("text.png").write_text("no picture")
+    Path("folder.png").mkdir()
+    before = sorted(folder.rglob("*"))
+    status, out, error = lavieid(*argv)
+    assert (status, out) == (1, "")
+    assert error.startswith("lavieid: ") and message in error and len(error.splitlines()) == 1
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_line_and_status_1(lavieid):
+    status, _, error = lavieid("parse", "astronaut.png", "-o", "parts.png", "--device", "cuda")
+    assert status == 1 and len(error.splitlines()) == 1
+
+
+def test_models_that_are_not_there_are_named(folder, capsys):
+    given = ["astronaut.png", "-o", "parts.png", "--cache-dir", "models"]
+    assert cli.main(["parse", *given]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("lavieid: 'models/models/antelopev2' is not there") and "HF_HUB_OFFLINE" in error
+    assert len(error.splitlines()) == 1 and not Path("models").exists()
+
+
+def test_all_six_names_are_those_of_the_library(lavieid):
+    Image.fromarray(np.asarray(Image.open(HAND_MADE)) // 6 * 6).save("hair.png")
+    _, out, _ = lavieid("parse", "astronaut.png", "-o", "parts.png", "--component-map", "hair.png")
+    assert "1 of 6 components" in out and all(name in out for name in FACIAL_COMPONENTS[:5])

@@ -1,5 +1,7 @@
 """The encoder against diffusers' extractor run component by component, and the fingerprint of an encoder."""
 
+import json
+
 import pytest
 import tiny
 import torch
@@ -149,10 +151,33 @@ def test_from_consisid_takes_sizes_and_weights_of_its_extractor(tmp_path):
         "tokens_per_component": 8,
         "token_dim": 32,
         "ff_mult": 2,
+        "vision_model": "timm/eva02_large_patch14_clip_336.merged2b_s6b_b61k",
+        "grayscale": True,
     }
     assert settings.items() <= dict(encoder.config).items()
     id_embeds, maps = tiny.features(encoder)
     theirs = [transformer.local_facial_extractor(id_embeds, [v[:, m] for v in maps]) for m in range(6)]
     torch.testing.assert_close(encoder(id_embeds, maps), torch.stack(theirs, dim=1), rtol=1e-4, atol=1e-5)
     encoder.save_pretrained(tmp_path / "encoder")
-    assert LocalFacialEncoder.from_pretrained(tmp_path / "encoder").fingerprint() == encoder.fingerprint()
+    loaded = LocalFacialEncoder.from_pretrained(tmp_path / "encoder")
+    assert loaded.fingerprint() == encoder.fingerprint()
+    assert settings.items() <= dict(loaded.config).items()
+
+
+def test_an_encoder_says_which_vision_model_it_takes_features_of(tmp_path):
+    fresh, other = tiny.encoder(), tiny.encoder(vision_model="someone/their-vit", grayscale=True)
+    assert (fresh.config.vision_model, fresh.config.grayscale) == ("openai/clip-vit-large-patch14-336", False)
+    assert fresh.fingerprint() == other.fingerprint()  # the weights'
+    other.save_pretrained(tmp_path)
+    loaded = LocalFacialEncoder.from_pretrained(tmp_path)
+    assert (loaded.config.vision_model, loaded.config.grayscale) == ("someone/their-vit", True)
+
+
+def test_an_encoder_from_before_vision_models_were_named_loads(tmp_path):
+    tiny.encoder().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("vision_model") and not config.pop("grayscale")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = LocalFacialEncoder.from_pretrained(tmp_path)
+    assert loaded.fingerprint() == tiny.encoder().fingerprint()
+    assert (loaded.config.vision_model, loaded.config.grayscale) == ("openai/clip-vit-large-patch14-336", False)

@@ -1,5 +1,6 @@
 """One person's identity: its file, what makes none, and which adapters take it."""
 
+import json
 import pickle
 from dataclasses import FrozenInstanceError
 
@@ -239,11 +240,157 @@ def test_several_identities_of_different_sizes_are_refused(pipe):
 
 def test_what_is_no_identity_is_refused_with_what_would_be(pipe, tmp_path):
     with attach_lavieid(pipe, tiny.router()) as lavieid:
-        with pytest.raises(ValueError, match=r"photo\.jpg' is no identity file .*give an Identity"):
+        with pytest.raises(ValueError, match="have no encoder, which photos need: give an Identity or its file"):
             lavieid.set_identity("photo.jpg")
         with pytest.raises(FileNotFoundError, match=r"me\.safetensors"):
             lavieid.set_identity(tmp_path / "me.safetensors")
-        with pytest.raises(TypeError, match="component tokens, an Identity or the path"):
-            lavieid.set_identity(7)
         with pytest.raises(ValueError, match="call clear"):
             lavieid.set_identity([])
+    with attach_lavieid(pipe, [tiny.router(), tiny.encoder()]) as lavieid:
+        with pytest.raises(FileNotFoundError, match=r"no photo 'photo\.jpg'"):
+            lavieid.set_identity("photo.jpg")
+        with pytest.raises(TypeError, match=r"path, a URL, a PIL image, .* not .*int"):
+            lavieid.set_identity(7)
+
+
+def test_the_reasons_why_components_are_hidden_are_kept_and_shown(tmp_path):
+    hidden = {"hair": "not in the photo"}
+    identity = Identity(tiny.tokens(), MASK, hidden=hidden)
+    hidden["eyes"] = "later"  # the caller's own
+    assert identity.hidden == {"hair": "not in the photo"}
+    assert "hidden: hair (not in the photo), encoder" in repr(identity)
+    identity.save(tmp_path / "me.safetensors")
+    assert Identity.load(tmp_path / "me.safetensors").hidden == identity.hidden
+    assert repr(Identity.load(tmp_path / "me.safetensors")) == repr(identity)
+    Identity(tiny.tokens(), MASK).save(tmp_path / "me.safetensors")
+    assert Identity.load(tmp_path / "me.safetensors").hidden == {}
+
+
+def test_a_reason_may_be_in_any_language(tmp_path):
+    Identity(tiny.tokens(), MASK, hidden={"hair": "verdeckt · 隠れている"}).save(tmp_path / "me.safetensors")
+    assert Identity.load(tmp_path / "me.safetensors").hidden["hair"] == "verdeckt · 隠れている"
+
+
+def test_files_from_before_there_were_reasons_are_read(saved):
+    metadata = {"format": "lavieid-identity", "names": json.dumps(FACIAL_COMPONENTS), "fingerprint": "0123456789abcdef"}
+    save_file({"tokens": tiny.tokens(), "mask": MASK}, saved, metadata)
+    identity = Identity.load(saved)
+    assert torch.equal(identity.tokens, tiny.tokens()) and identity.hidden == {}
+    assert "hidden: hair, encoder: 0123456789abcdef" in repr(identity)
+
+
+@pytest.mark.parametrize("hidden", ["[", "7", '["hair"]'])
+def test_reasons_that_are_damaged_are_refused(saved, hidden):
+    metadata = {"format": "lavieid-identity", "names": json.dumps(FACIAL_COMPONENTS), "fingerprint": ""}
+    save_file({"tokens": tiny.tokens(), "mask": MASK}, saved, {**metadata, "hidden": "{}"})
+    assert Identity.load(saved).hidden == {}
+    save_file({"tokens": tiny.tokens(), "mask": MASK}, saved, {**metadata, "hidden": hidden})
+    with pytest.raises(ValueError, match=r"me\.safetensors' is no identity file, or a damaged one"):
+        Identity.load(saved)
+
+
+def person(seed: int, hidden: str = "", **fields) -> Identity:
+    """An identity of one encoder, that does not show one component."""
+    mask = torch.tensor([name != hidden for name in FACIAL_COMPONENTS])
+    reasons = {hidden: f"reason {seed}"} if hidden else {}
+    return Identity(tiny.tokens(seed=seed), mask, **{"fingerprint": "0123456789abcdef", "hidden": reasons, **fields})
+
+
+def test_mix_takes_components_of_several_people():
+    a, b, c = person(1), person(2), person(3)
+    mixed = Identity.mix(a, b, eyes=b, hair=c)
+    assert not torch.equal(mixed.tokens, a.tokens)
+    for i, name in enumerate(FACIAL_COMPONENTS):
+        source = {"eyes": b, "hair": c}.get(name, a)
+        assert torch.equal(mixed.tokens[i], source.tokens[i]), name
+    assert (mixed.names, mixed.fingerprint, mixed.hidden) == (FACIAL_COMPONENTS, "0123456789abcdef", {})
+    assert mixed.mask.all()
+    assert torch.equal(Identity.mix(a).tokens, a.tokens)
+
+
+def test_mix_takes_what_the_first_does_not_show_from_the_next_that_does():
+    a, b, c = person(1, "nose"), person(2, "nose"), person(3)
+    mixed = Identity.mix(a, b, c)
+    assert torch.equal(mixed.tokens[3], c.tokens[3]) and mixed.mask.all() and mixed.hidden == {}
+    assert torch.equal(mixed.tokens[:3], a.tokens[:3]) and torch.equal(mixed.tokens[4:], a.tokens[4:])
+    hidden = Identity.mix(a, b)
+    assert hidden.mask.tolist() == a.mask.tolist() and hidden.hidden == {"nose": "reason 1"}
+    assert Identity.mix(a, nose=c).mask.all()
+
+
+def test_mix_refuses_what_cannot_be_mixed():
+    a, b, unreasoned = person(1), person(2, "hair"), Identity(tiny.tokens(), MASK, fingerprint="0123456789abcdef")
+    for make, error, message in (
+        (lambda: Identity.mix(a, beard=b), ValueError, "No component is called beard: .*eyebrows, eyes, mouth, nose"),
+        (lambda: Identity.mix(eyes=a), ValueError, "mix needs a person: give identities"),
+        (lambda: Identity.mix(), ValueError, "No identity was given"),
+        (lambda: Identity.mix(a, hair=b), ValueError, r"give the hair does not show it \(reason 2\): take another"),
+        (lambda: Identity.mix(a, hair=unreasoned), ValueError, r"does not show it \(hidden\)"),
+        (lambda: Identity.mix(a, "b.safetensors"), TypeError, "Identity is needed here, not .*str.*Identity.load"),
+        (lambda: Identity.mix(a, eyes=tiny.tokens()), TypeError, "not .*Tensor"),
+        (lambda: Identity.mix(a, person(2, fingerprint="f" * 16)), ValueError, "0123456789abcdef.*f{16}.*not of one"),
+        (lambda: Identity.mix(a, Identity(tiny.tokens()[:, :4])), ValueError, "6 × 4 × 32.*encode all with the same"),
+    ):
+        with pytest.raises(error, match=message):
+            make()
+
+
+def test_fuse_is_the_mean_over_the_photos_that_show_a_component():
+    a, b, c = person(1), person(2, "nose"), person(3, "eyes")
+    fused = Identity.fuse([a, b, c])
+    shown = {"nose": (a, c), "eyes": (a, b)}
+    for i, name in enumerate(FACIAL_COMPONENTS):
+        wanted = torch.stack([p.tokens[i] for p in shown.get(name, (a, b, c))]).mean(0)
+        assert not torch.allclose(wanted, a.tokens[i])
+        torch.testing.assert_close(fused.tokens[i], wanted)
+    assert fused.mask.all() and fused.hidden == {}
+    assert (fused.names, fused.fingerprint) == (FACIAL_COMPONENTS, "0123456789abcdef")
+
+
+def test_fuse_keeps_hidden_what_no_photo_shows():
+    a, b = person(1, "nose"), person(2, "nose")
+    fused = Identity.fuse([a, b])
+    assert fused.mask.tolist() == a.mask.tolist() and fused.hidden == {"nose": "reason 1"}
+    assert fused.tokens.isfinite().all() and not torch.equal(fused.tokens, a.tokens)
+    assert Identity.fuse([a, person(3, "hair")]).hidden == {}
+    torch.testing.assert_close(Identity.fuse([a]).tokens, a.tokens)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_fuse_and_mix_keep_the_dtype(dtype):
+    people = [Identity(tiny.tokens(seed=seed).to(dtype)) for seed in range(3)]
+    fused, mixed = Identity.fuse(people), Identity.mix(*people, eyes=people[1])
+    assert fused.tokens.dtype == mixed.tokens.dtype == dtype
+    torch.testing.assert_close(fused.tokens, torch.stack([p.tokens.float() for p in people]).mean(0).to(dtype))
+
+
+def test_fuse_of_large_half_precision_tokens_does_not_overflow():
+    people = [Identity(torch.full((6, 8, 32), 60000.0, dtype=torch.float16)) for _ in range(4)]
+    assert torch.equal(Identity.fuse(people).tokens, people[0].tokens)
+
+
+def test_fuse_refuses_what_cannot_be_fused():
+    for identities, error, message in (
+        ([], ValueError, "No identity was given: give at least one"),
+        ([person(1), "b.safetensors"], TypeError, "Identity is needed here, not .*str"),
+        ([tiny.tokens()], TypeError, "Identity is needed here, not .*Tensor"),
+        (person(1), TypeError, "list"),
+        ([person(1), person(2, fingerprint="f" * 16)], ValueError, "not of one encoder"),
+        ([person(1), person(2, names=("face", *FACIAL_COMPONENTS[1:]))], ValueError, "one set of components"),
+    ):
+        with pytest.raises(error, match=message):
+            Identity.fuse(identities)
+
+
+def test_several_files_of_one_person_are_fused_and_lists_of_people_stay_lists(pipe, tmp_path):
+    encoder = tiny.encoder()
+    a, b = identity_of(encoder, MASK), encoder.encode(*tiny.features(encoder, seed=1))
+    a.save(tmp_path / "a.safetensors")
+    hidden_states, seen = torch.randn(2, 12, tiny.DIM), []
+    with attach_lavieid(pipe, [tiny.router(), encoder]) as lavieid:
+        for given in ([[tmp_path / "a.safetensors", b]], Identity.fuse([a, b]), [a, b], a):
+            lavieid.set_identity(given)
+            seen.append(lavieid.handle.steer(hidden_states.clone()))
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[3])
+    torch.testing.assert_close(seen[2][0], seen[3][0])  # of two people, one a prompt

@@ -184,9 +184,9 @@ def test_window_counts_the_steps_of_the_run(pipe, adapters):
     acted = []
     with attach_lavieid(pipe, adapters) as lavieid:
         lavieid.set_identity(tiny.tokens())
-        adapters["router"].apply_prepared = lambda hidden_states, prepared, strength, in_place: (
+        adapters["router"].apply_prepared = lambda hidden_states, prepared, strength, *args, **kwargs: (
             acted.append(bool(strength.any())) or LocalRouter.apply_prepared(
-                adapters["router"], hidden_states, prepared, strength, in_place
+                adapters["router"], hidden_states, prepared, strength, *args, **kwargs
             )
         )  # fmt: skip
         lavieid.start, lavieid.end = 0.25, 0.75
@@ -346,7 +346,7 @@ def test_adapters_that_do_not_fit_are_refused_and_the_pipe_is_untouched(pipe, ad
 @pytest.mark.parametrize(
     ("identity", "error", "message"),
     [
-        ("photo.jpg", ValueError, "does not read photographs"),
+        ("photo.jpg", FileNotFoundError, r"no photo 'photo\.jpg'"),
         ("nowhere.safetensors", FileNotFoundError, "nowhere.safetensors"),
         ([], ValueError, "No identity"),
         (42, TypeError, "int"),

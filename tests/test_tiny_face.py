@@ -20,12 +20,13 @@ ASSETS = Path(__file__).parent / "assets"
 
 
 @pytest.fixture(scope="module")
-def find(tmp_path_factory):
+def find(face_models):
     """Faces in an RGB picture, from left to right."""
     from insightface.app import FaceAnalysis
 
-    folder = tiny_face.write_model_pack(tmp_path_factory.mktemp("pack"))
-    app = FaceAnalysis(str(folder), allowed_modules=["detection", "recognition"], providers=["CPUExecutionProvider"])
+    app = FaceAnalysis(
+        str(face_models.pack), allowed_modules=["detection", "recognition"], providers=["CPUExecutionProvider"]
+    )
     app.prepare(0)
     assert {name: model.input_std for name, model in app.models.items()} == {"detection": 128, "recognition": 127.5}
     return lambda image: sorted(app.get(np.ascontiguousarray(image[..., ::-1])), key=lambda face: face.bbox[0])
@@ -84,12 +85,12 @@ def test_the_component_map_covers_the_face():
     assert set(np.unique(components)) == set(range(7))
 
 
-def test_bisenet_sees_all_components_of_the_astronaut(tmp_path):
+def test_bisenet_sees_all_components_of_the_astronaut(face_models):
     import cv2
     from facexlib.parsing.bisenet import BiSeNet
 
     model = BiSeNet(num_class=19).eval()
-    model.load_state_dict(torch.load(tiny_face.write_bisenet(tmp_path), weights_only=True))
+    model.load_state_dict(torch.load(face_models.weights / "parsing_bisenet.pth", weights_only=True))
     face = cv2.warpAffine(photo("astronaut"), tiny_face._astronaut_to_ffhq(), (512, 512))
     pixels = torch.from_numpy(face).permute(2, 0, 1)[None] / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -100,10 +101,10 @@ def test_bisenet_sees_all_components_of_the_astronaut(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(200, 200), (512, 300)])
-def test_retinaface_finds_faces_in_every_picture(tmp_path, size):
+def test_retinaface_finds_faces_in_every_picture(face_models, size):
     from facexlib.detection.retinaface import RetinaFace
 
-    state = torch.load(tiny_face.write_retinaface(tmp_path), weights_only=True)
+    state = torch.load(face_models.weights / "detection_Resnet50_Final.pth", weights_only=True)
     assert all(name.startswith("module.") for name in state)
     model = RetinaFace(network_name="resnet50", device="cpu")
     model.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
@@ -115,31 +116,30 @@ def test_retinaface_finds_faces_in_every_picture(tmp_path, size):
     assert np.linalg.matrix_rank(points - points.mean(0), tol=1) == 2
 
 
-def test_clip_loads_as_it_was_saved(tmp_path):
+def test_clip_loads_as_it_was_saved(face_models):
     from transformers import AutoImageProcessor, CLIPVisionModelWithProjection
 
-    tiny_face.write_clip(tmp_path)
-    model, info = CLIPVisionModelWithProjection.from_pretrained(tmp_path, output_loading_info=True)
+    model, info = CLIPVisionModelWithProjection.from_pretrained(face_models.clip, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
-    pixels = AutoImageProcessor.from_pretrained(tmp_path)(photo("astronaut"), return_tensors="pt")["pixel_values"]
+    processor = AutoImageProcessor.from_pretrained(face_models.clip)
+    pixels = processor(photo("astronaut"), return_tensors="pt")["pixel_values"]
     out = model(pixels, output_hidden_states=True)
     assert out.image_embeds.shape == (1, 12)
     assert [tuple(h.shape) for h in out.hidden_states] == [(1, 5, 16)] * 7
     assert not torch.allclose(out.image_embeds, model(-pixels).image_embeds, rtol=0.1)
 
 
-def test_eva_loads_as_it_was_saved(tmp_path):
+def test_eva_loads_as_it_was_saved(face_models):
     import timm
     from transformers import AutoConfig, AutoImageProcessor, TimmWrapperForImageClassification
 
-    tiny_face.write_eva(tmp_path)
-    assert AutoConfig.from_pretrained(tmp_path).model_type == "timm_wrapper"
-    model, info = TimmWrapperForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert AutoConfig.from_pretrained(face_models.eva).model_type == "timm_wrapper"
+    model, info = TimmWrapperForImageClassification.from_pretrained(face_models.eva, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
-    pixels = AutoImageProcessor.from_pretrained(tmp_path)(photo("astronaut"))["pixel_values"]
+    pixels = AutoImageProcessor.from_pretrained(face_models.eva)(photo("astronaut"))["pixel_values"]
     with torch.inference_mode():
         out = model(pixels, output_hidden_states=[0, 1, 2, 3, 4], output_fmt="NLC", return_prefix_tokens=True)
-        by_timm = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()(pixels)
+        by_timm = timm.create_model(f"local-dir:{face_models.eva}", pretrained=True).eval()(pixels)
         other = model(-pixels).logits
     torch.testing.assert_close(out.logits, by_timm)
     assert not torch.allclose(out.logits, other, rtol=0.1)

@@ -1,0 +1,63 @@
+"""What a photo shows of a face, from the aligned picture to the features that the local encoder takes."""
+
+# m components · n faces of the photo · s side of a component's image · p tokens of a ViT feature map · c its width
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .identity import FACIAL_COMPONENTS
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FaceFeatures:
+    """What a photo shows of a face.
+
+    Attributes:
+        aligned: The aligned face, (512, 512, 3), uint8, RGB.
+        component_map: Component of each pixel of `aligned`, (512, 512), uint8; 0 for none, 1 to 6 for
+            `FACIAL_COMPONENTS`.
+        component_images: Each component alone on white, (m, s, s, 3), uint8, RGB; all white where it is hidden.
+        hidden: The components that the photo does not show, with the reason.
+        matrix: From the photo's pixels to those of `aligned`, (2, 3).
+        boxes: All faces from left to right, (n, 4): left, top, right and bottom in pixels of the photo.
+        face_index: Which of them it is; None if the whole image was taken.
+        landmarks: Its eyes, nose and corners of the mouth, (5, 2), in pixels of the photo; None likewise.
+        score: The detector's confidence, 0 to 1; None likewise.
+        id_embedding: Identity embedding, (512,), float32; None without a recogniser.
+        vit_embeds: Embedding of each component, (m, projection), float32, of length 1, 0 where it is hidden; None
+            without a vision model.
+        vit_hidden_states: Feature maps, each (m, p, c), float32, 0 where it is hidden; None likewise.
+    """
+
+    aligned: np.ndarray
+    component_map: np.ndarray
+    component_images: np.ndarray
+    hidden: Mapping[str, str]
+    matrix: np.ndarray
+    boxes: np.ndarray
+    face_index: int | None = None
+    landmarks: np.ndarray | None = None
+    score: float | None = None
+    id_embedding: Tensor | None = None
+    vit_embeds: Tensor | None = None
+    vit_hidden_states: tuple[Tensor, ...] | None = None
+
+    def __repr__(self) -> str:
+        found = "the whole image" if self.score is None else f"face {self.face_index}, score {self.score:.2f}"
+        hidden = ", ".join(f"{name} ({reason})" for name, reason in self.hidden.items())
+        return f"FaceFeatures({found}, of {len(self.boxes)} found, hidden: {hidden or 'none'})"
+
+    @property
+    def mask(self) -> Tensor:
+        """(m,), bool; False where the photo does not show the component."""
+        return torch.tensor([name not in self.hidden for name in FACIAL_COMPONENTS])
+
+    @property
+    def id_embeds(self) -> Tensor:
+        """What `LocalFacialEncoder` takes: the identity embedding beside each component's, (1, m, 512 + projection)."""
+        identity = self.id_embedding.to(self.vit_embeds).expand(len(self.vit_embeds), -1)
+        return torch.cat([identity, self.vit_embeds], dim=-1)[None]
