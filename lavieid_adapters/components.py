@@ -66,6 +66,10 @@ def read_component_map(source, size: tuple[int, int]) -> np.ndarray:
                 image.load()
         except UnidentifiedImageError as error:
             raise ValueError(f"component_map '{source}' is not an image that Pillow reads.") from error
+        except FileNotFoundError:
+            raise
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"component_map '{source}' is damaged ({error}): save it again.") from error
         source = image
     if isinstance(source, Image.Image):
         if source.mode not in ("P", "L", "1"):
@@ -131,10 +135,9 @@ def component_images(
         size: Side s of an image.
         grayscale: Take the colours away, as ConsisID does.
     """
-    face = torch.from_numpy(aligned)
     if grayscale:
-        grey = np.asarray(Image.fromarray(aligned).convert("L"))
-        face = torch.from_numpy(grey)[..., None].expand(-1, -1, 3)
+        aligned = np.asarray(Image.fromarray(aligned).convert("L").convert("RGB"))
+    face = torch.tensor(aligned)
     images = torch.full((len(FACIAL_COMPONENTS), size, size, 3), 255, dtype=torch.uint8)
     for i, name in enumerate(FACIAL_COMPONENTS):
         if name in hidden:
@@ -143,7 +146,7 @@ def component_images(
         rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
         inside = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         part = torch.where(torch.from_numpy(shown[inside])[..., None], face[inside], 255)
-        side = round(1.1 * max(part.shape))
+        side = round(1.1 * max(part.shape[:2]))
         square = part.new_full((side, side, 3), 255)
         top, left = ((side - length) // 2 for length in part.shape[:2])
         square[top : top + part.shape[0], left : left + part.shape[1]] = part

@@ -222,7 +222,7 @@ class BiSeNet(FacexlibModel):
     def parse(self, aligned: np.ndarray) -> np.ndarray:
         """The component map (512, 512), uint8, 0 to 6, of an aligned face (512, 512, 3), uint8, RGB."""
         with self.in_use() as model:
-            pixels = torch.from_numpy(aligned).to(self.device).permute(2, 0, 1)[None].float() / 255
+            pixels = torch.tensor(aligned, device=self.device).permute(2, 0, 1)[None].float() / 255
             mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in _IMAGENET)
             classes = model((pixels - mean) / std)[0].argmax(1)[0]
             return torch.from_numpy(CELEBAMASK_TO_COMPONENT).to(self.device)[classes].cpu().numpy()

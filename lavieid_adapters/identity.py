@@ -139,7 +139,7 @@ class Identity:
                 raise ValueError(f"it holds {', '.join(sorted(tensors)[:4]) or 'nothing'}; save one with Identity.save")
             names, hidden = (json.loads(text) for text in (metadata["names"], metadata.get("hidden", "{}")))
             return cls(tensors["tokens"], tensors["mask"], tuple(names), metadata["fingerprint"], hidden)
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"'{path}' is no identity file, or a damaged one: {error}") from error
 
     def __repr__(self) -> str:
@@ -156,6 +156,8 @@ class Identity:
 
 def _alike(identities: Sequence[Identity]) -> Identity:
     """The first of several identities, which must be of one encoder and one set of components."""
+    if not isinstance(identities, list | tuple):
+        raise TypeError(f"Give a list of identities, not {type(identities)}.")
     if not identities:
         raise ValueError("No identity was given: give at least one.")
     first = identities[0]

@@ -12,14 +12,17 @@ from pathlib import Path
 import numpy as np
 import requests
 from PIL import Image, ImageOps, UnidentifiedImageError
+from urllib3.exceptions import HTTPError
 
 MAX_PIXELS = 128_000_000  # cameras of phones make 108 million
 MIN_SIDE = 64  # the smallest face that is read
 MAX_SIDE = 4096  # what is larger is scaled down: a face is read at 512 pixels
 URL_BYTES, URL_SECONDS = 64 << 20, 20.0
 
+_ORIENTATION = 0x0112  # EXIF's tag
 _HEIC = "HEIC photos need pillow-heif and its register_heif_opener()"
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)  # what Pillow's decoders raise
+# What Pillow raises of damaged or closed images.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, AssertionError, struct.error)
 
 
 class Photo:
@@ -50,8 +53,9 @@ class Photo:
                 source.load()
             except _BROKEN as error:
                 raise ValueError(f"{self.name} cannot be decoded ({error}): get the photo again.") from error
-            self._image: bytes | Image.Image = source
-            parts = (source.mode, source.size, source.getexif().get(0x0112), source.getpalette(), source.tobytes())
+            self._image: bytes | Image.Image = ImageOps.exif_transpose(source)  # a copy: its owner may write to it
+            looks = source.getexif().get(_ORIENTATION), source.getpalette(), source.info.get("transparency")
+            parts = (source.mode, source.size, *looks, source.tobytes())
         elif isinstance(source, np.ndarray):
             self._image = _from_array(source)
             parts = (source.dtype.str, source.shape, np.ascontiguousarray(source).data)
@@ -84,10 +88,12 @@ class Photo:
         try:
             if isinstance(self._image, bytes):
                 image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # a JPEG can be decoded at a half or less
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            image = _to_rgb(ImageOps.exif_transpose(image))
+            image.load()  # a TIFF turns itself, and a PNG may say at its end how it is turned
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            image = ImageOps.exif_transpose(image)
         except _BROKEN as error:
             raise ValueError(f"{self.name} cannot be decoded ({error}): get the photo again.") from error
+        image = _to_rgb(image, self.name)
         if max(image.size) > MAX_SIDE:
             image.thumbnail((MAX_SIDE, MAX_SIDE))
         return (size[::-1] if turned else size), image
@@ -117,13 +123,13 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         raise ValueError(f"{name} has {width} × {height} pixels, but a face needs at least {MIN_SIDE} a side.")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("its pixels are floats of an unknown range, convert it to 8 bits")
+        raise ValueError(f"The pixels of {name} are floats of an unknown range: convert it to 8 bits.")
     if image.mode.startswith("I"):  # 16-bit grey, in PNG and TIFF files
         wide = np.asarray(image).astype(np.int64)
         if wide.min() < 0 or wide.max() > 65535:
-            raise ValueError("its pixels are 32-bit integers of an unknown range, convert it to 8 bits")
+            raise ValueError(f"The pixels of {name} are integers of an unknown range: convert it to 8 bits.")
         image = Image.fromarray((wide // 257).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -149,14 +155,19 @@ def _from_array(array: np.ndarray) -> Image.Image:
         array = (array // 257).astype(np.uint8)
     elif array.dtype != np.uint8:
         raise TypeError(f"A photo is uint8, uint16 or floats, but this array is {array.dtype}.")
-    return Image.fromarray(np.ascontiguousarray(array))
+    return Image.fromarray(np.ascontiguousarray(array)).copy()
 
 
 def _read_bytes(source, name: str) -> bytes:
     if hasattr(source, "read"):
-        data = source.read()
+        try:
+            data = source.read()
+        except UnicodeDecodeError as error:
+            raise TypeError(f"{name} gives text: open the photo in binary mode, 'rb'.") from error
         if not isinstance(data, bytes):
             raise TypeError(f"{name} gives {type(data).__name__}: open the photo in binary mode, 'rb'.")
+        if not data:
+            raise ValueError(f"{name} is empty, or has been read to its end: rewind it with seek(0).")
         return data
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"A photo is a path, a URL, a PIL image, an array or an open file, not {type(source)}.")
@@ -172,14 +183,14 @@ def _download(url: str) -> bytes:
         raise ValueError(f"'{url}' is neither http nor https: download it, and give the file.")
     deadline, data = time.monotonic() + URL_SECONDS, bytearray()
     try:
-        with requests.get(url, stream=True, timeout=5) as response:
+        with requests.get(url, stream=True, timeout=min(5, URL_SECONDS)) as response:
             response.raise_for_status()
-            for chunk in response.iter_content(1 << 16):
+            while chunk := response.raw.read1(1 << 16, decode_content=True):  # what is there, without waiting for more
                 data += chunk
                 if len(data) > URL_BYTES:
                     raise ValueError(f"'{url}' has more than {URL_BYTES >> 20} MiB: give a smaller photo.")
                 if time.monotonic() > deadline:
                     raise requests.Timeout(f"not done after {URL_SECONDS:g} s")
-    except requests.RequestException as error:
+    except (requests.RequestException, HTTPError) as error:
         raise OSError(f"'{url}' cannot be had ({error}): check it, or download the photo yourself.") from error
     return bytes(data)

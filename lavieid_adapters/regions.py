@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 
@@ -23,23 +23,27 @@ def read_region(source) -> Tensor:
         ValueError, TypeError: If it is none of these, has other values, or is empty.
     """
     if isinstance(source, str | os.PathLike):
-        with Image.open(source) as image:
-            source = image.convert("L")
+        try:
+            with Image.open(source) as image:
+                source = image.convert("L")
+        except UnidentifiedImageError as error:
+            raise ValueError(f"The region '{source}' is not an image that Pillow reads.") from error
     if isinstance(source, Image.Image):
         source = np.array(source.convert("L"))
     if not isinstance(source, np.ndarray | Tensor):
         raise TypeError(f"A region is an image, an array or a tensor, not {type(source)}.")
-    region = torch.as_tensor(source).detach().cpu()
+    # Arrays are copied: PyTorch takes no mirrored and no read-only ones.
+    region = torch.tensor(source.copy()) if isinstance(source, np.ndarray) else source.detach().cpu()
     scale = 255 if region.dtype == torch.uint8 else 1
     region = region.float() / scale
     if region.ndim not in (2, 3):
         raise ValueError(
             f"A region has shape {tuple(region.shape)}, but must be (height, width) or (frames, height, width)."
         )
-    if not (region.isfinite().all() and region.min() >= 0 and region.max() <= 1):
-        raise ValueError(f"A region must lie in 0 to 1, but this one has {region.min():g} to {region.max():g}.")
     if not region.any():
         raise ValueError("A region is empty: its person would be nowhere.")
+    if not (region.isfinite().all() and region.min() >= 0 and region.max() <= 1):
+        raise ValueError(f"A region must lie in 0 to 1, but this one has {region.min():g} to {region.max():g}.")
     return region if region.ndim == 3 else region[None]
 
 

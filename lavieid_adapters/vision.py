@@ -71,7 +71,7 @@ class VisionModel(LazyModel):
             ValueError: If it has fewer blocks than feature maps.
         """
         with self.in_use() as model:
-            pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
+            pixels = torch.tensor(images, device=self.device).permute(0, 3, 1, 2).float() / 255
             pixels = ((pixels - self._statistic("mean")) / self._statistic("std")).to(self.compute_dtype)
             embeds, hidden = (self._timm if self._config.model_type == "timm_wrapper" else self._clip)(model, pixels)
         return nn.functional.normalize(embeds.float(), dim=-1), [h.float() for h in hidden]
