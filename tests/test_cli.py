@@ -96,7 +96,7 @@ def test_version(capsys):
 
 @pytest.mark.parametrize(
     "argv",
-    [[], ["info"], ["fly", "away"], ["parse"], ["parse", "me.png"], ["identity", "me.png", "-o", "me.safetensors"]],
+    [[], ["info"], ["fly", "away"], ["parse"], ["parse", "me.png"], ["identity", "me.png"], ["identity", "-o", "me"]],
     ids=str,
 )
 def test_without_a_command_or_its_argument_the_usage_is_shown(argv, capsys):
@@ -357,6 +357,13 @@ def test_what_cannot_be_done_is_one_line_and_status_1(lavieid, folder, argv, mes
 def test_a_gpu_that_is_not_there_is_one_line_and_status_1(lavieid):
     status, _, error = lavieid("parse", "astronaut.png", "-o", "parts.png", "--device", "cuda")
     assert status == 1 and len(error.splitlines()) == 1
+
+
+def test_without_adapters_an_identity_is_for_consisids_encoder(folder, capsys):
+    assert cli.main(["identity", "astronaut.png", "-o", "me.safetensors"]) == 1  # it is not on this machine
+    error = capsys.readouterr().err
+    assert error.startswith("lavieid: 'BestWishYsh/ConsisID-preview' is no folder here") and "HF_HUB_OFFLINE" in error
+    assert not Path("me.safetensors").exists()
 
 
 def test_models_that_are_not_there_are_named(folder, capsys):

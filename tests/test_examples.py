@@ -21,6 +21,18 @@ def test_generate_runs_end_to_end_on_the_cpu(tmp_path):
     assert np.stack(frames).std() > 0
 
 
+def test_generate_goes_from_a_photo_to_a_video(tmp_path):
+    photo = np.random.default_rng(0).integers(0, 255, (96, 80, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.jpg")
+    command = [sys.executable, str(EXAMPLE), "--image", str(tmp_path / "photo.jpg"), "--prompt", "She smiles."]
+    command += ["--steps", "2", "--frames", "9", "--output", str(tmp_path / "clip.gif")]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "Identity(6 × 8 × 32 tokens" in run.stdout
+    assert "after detaching: 0.0" in run.stdout
+    assert Image.open(tmp_path / "clip.gif").n_frames == 9
+
+
 def test_a_video_format_of_an_extra_that_is_missing_names_the_pip_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio", None)
     with pytest.raises(ImportError, match=r"pip install 'lavieid-adapters\[app\]'"):

@@ -1,4 +1,5 @@
 import gc
+import tempfile
 import warnings
 import weakref
 
@@ -8,10 +9,10 @@ import pytest
 import tiny
 import torch
 from diffusers import CogVideoXPipeline, ConsisIDTransformer3DModel
-from generate import small_components
+from generate import small_components, small_faces
 from PIL import Image
 
-from lavieid_adapters import TAM, Identity, LaVieID, LocalRouter, attach_lavieid
+from lavieid_adapters import TAM, Identity, IdentityReader, LaVieID, LocalRouter, attach_lavieid
 
 SIZE = {"height": 64, "width": 96, "num_frames": 9}
 IMAGE = Image.fromarray(np.linspace(0, 255, 64 * 96 * 3).reshape(64, 96, 3).astype(np.uint8))
@@ -430,3 +431,95 @@ def test_casting_the_pipe_while_attached(pipe, adapters):
         pipe.to(torch.float32)
         torch.testing.assert_close(generate(pipe), full)
     assert torch.equal(generate(pipe), base)
+
+
+class Stub:
+    """A reader that records how it was asked."""
+
+    def __init__(self):
+        self.asked, self.placed = [], None
+
+    def to(self, device, offload=False):
+        self.placed = (torch.device(device).type, offload)
+
+    def __call__(self, photos, **settings):
+        self.asked.append((photos, settings))
+        return Identity(tiny.tokens(seed=len(self.asked)))
+
+
+def test_a_photo_becomes_an_identity_and_changes_the_video(pipe, adapters, tmp_path):
+    with tempfile.TemporaryDirectory() as models:
+        face = small_faces(models)
+        adapters["encoder"] = tiny.encoder(id_dim=520)
+        photo = tmp_path / "photo.png"
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 80, 3), np.uint8)).save(photo)
+        before = generate(pipe)
+        with attach_lavieid(pipe, adapters) as lavieid:
+            lavieid.reader = IdentityReader(lavieid.encoder, face)
+            with pytest.raises(ValueError, match="No face was found"):
+                lavieid.set_identity(photo)
+            lavieid.set_identity(photo, on_no_face="whole_image")
+            first = generate(pipe)
+            assert not np.array_equal(first, before)
+            identity = lavieid.encode(photo, on_no_face="whole_image")
+            identity.save(tmp_path / "identity.safetensors")
+            lavieid.clear()
+            lavieid.set_identity(tmp_path / "identity.safetensors")  # the file says the same as the photo
+            np.testing.assert_array_equal(generate(pipe), first)
+
+
+def test_photos_are_read_by_the_adapters_encoder_with_its_own_vision_model(pipe, adapters):
+    adapters["encoder"] = tiny.encoder(vision_model="someone/vit", grayscale=True)
+    with attach_lavieid(pipe, adapters) as lavieid:
+        assert lavieid.reader is lavieid.reader
+        assert lavieid.reader.encoder is lavieid.encoder
+        assert (lavieid.reader.face.vision.name, lavieid.reader.face.grayscale) == ("someone/vit", True)
+
+
+def test_photos_and_identities_are_taken_in_any_mixture(pipe, adapters):
+    with attach_lavieid(pipe, adapters) as lavieid:
+        stub = lavieid.reader = Stub()
+        array, image = np.zeros((80, 80, 3), np.uint8), Image.new("RGB", (80, 80))
+        lavieid.set_identity([Identity(tiny.tokens()), "a.jpg", array, [image, "b.jpg"]], face_index="largest")
+        assert [type(photo) for photo, _ in stub.asked] == [str, np.ndarray, Image.Image, str]
+        assert all(settings["face_index"] == "largest" for _, settings in stub.asked)
+        fused = lavieid.handle._conditioning.tokens[3]
+        expected = (tiny.tokens(seed=3) + tiny.tokens(seed=4)) / 2
+        torch.testing.assert_close(fused, expected)
+        with pytest.raises(TypeError, match="face_index only go with photos"):
+            lavieid.set_identity(tiny.tokens(), face_index=0)
+
+
+@pytest.mark.parametrize(("executes", "expected"), [("cpu", ("cpu", False)), ("cuda", ("cuda", True))])
+def test_the_face_models_follow_the_pipeline(pipe, adapters, monkeypatch, executes, expected):
+    monkeypatch.setattr(type(pipe), "_execution_device", property(lambda self: torch.device(executes)))
+    monkeypatch.setattr(TAM, "to", lambda self, *args: self)
+    with attach_lavieid(pipe, adapters) as lavieid:
+        stub = lavieid.reader = Stub()
+        lavieid.set_identity("photo.jpg")
+        assert stub.placed == expected
+
+
+def test_photos_need_an_encoder(pipe, adapters):
+    del adapters["encoder"]
+    with attach_lavieid(pipe, adapters) as lavieid, pytest.raises(ValueError, match="no encoder"):
+        lavieid.set_identity("photo.jpg")
+
+
+def test_two_people_share_a_video_by_regions(pipe, adapters):
+    alice, bob = Identity(tiny.tokens(seed=1)), Identity(tiny.tokens(seed=2))
+    left = np.zeros((64, 96), bool)
+    left[:, :48] = True
+    with attach_lavieid(pipe, {"router": adapters["router"]}) as lavieid:
+        lavieid.set_identity([alice, bob], regions=[left, ~left])
+        with lavieid.record_routes() as routes:
+            both = generate(pipe)
+        assert routes[0].shape[:2] == (2, 6)
+        torch.testing.assert_close(routes[0].sum(1), torch.ones_like(routes[0][:, 0]))
+        lavieid.set_identity([alice, bob], regions=[~left, left])
+        assert not np.array_equal(generate(pipe), both)
+        with pytest.raises(ValueError, match="3 regions for 2 identities"):
+            lavieid.set_identity([alice, bob], regions=[left, left, left])
+        with pytest.raises(ValueError, match="has 5 frames, but the video tokens have 3"):
+            lavieid.set_identity([alice, bob], regions=[np.ones((5, 8, 8)), left])
+            generate(pipe)
