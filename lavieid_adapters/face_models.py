@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +77,7 @@ class InsightFace:
         self._analysis = None
         self._lock = threading.Lock()
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         folder = self._folder
         return files_fingerprint(*sorted(folder.glob("*.onnx"))) if folder else f"{self.pack} in {self.cache_dir}"
@@ -162,7 +161,7 @@ class FacexlibModel(LazyModel):
         default = Path(require("facexlib", "face").__file__).parent / "weights"
         return Path(self.weights_dir or default).expanduser() / self.url.rsplit("/", 1)[1]
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         return files_fingerprint(self.path) if self.path.is_file() else self.url
 

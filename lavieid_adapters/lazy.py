@@ -4,6 +4,7 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -54,14 +55,18 @@ class LazyModel:
                     self._at = None
 
 
-def files_fingerprint(*paths: Path) -> str:
-    """16 hexadecimal digits of the files' names, sizes and 16 samples of each: a whole model would take seconds."""
+@lru_cache
+def _fingerprint(*stamps: tuple[Path, int, int]) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for path in paths:
-        size = path.stat().st_size
+    for path, size, _ in stamps:
         digest.update(f"{path.name} {size} ".encode())
         with open(path, "rb") as file:
             for i in range(16):
                 file.seek(i * max(0, size - 4096) // 15)
                 digest.update(file.read(4096))
     return digest.hexdigest()
+
+
+def files_fingerprint(*paths: Path) -> str:
+    """16 hexadecimal digits of the files' names, sizes and 16 samples of each: a whole model would take seconds."""
+    return _fingerprint(*((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))

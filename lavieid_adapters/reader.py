@@ -65,27 +65,31 @@ class IdentityReader:
 
     def _read(self, photo, face_index, on_no_face: str, component_map) -> Identity:
         photo = Photo(photo)
-        known = self.face.fingerprint
-        key = repr((
-            photo.digest, face_index, on_no_face, _content(component_map), known or id(self.face),
-            self.encoder.fingerprint(),
-        ))  # fmt: skip
-        key = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        question = photo.digest, face_index, on_no_face, _content(component_map)
+        key, file = self._place(question)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        file = Path(self.cache_dir, f"{key}.safetensors") if self.cache_dir and known else None
         if file is not None and file.is_file():
             identity = Identity.load(file)
         else:
             features = self.face(photo, face_index=face_index, on_no_face=on_no_face, component_map=component_map)
             identity = self._encode(features)
+            key, file = self._place(question)  # models that have been downloaded only now can tell themselves apart
             if file is not None:
                 identity.save(file)
         self._kept[key] = identity
         if len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
         return identity
+
+    def _place(self, question: tuple) -> tuple[str, Path | None]:
+        """Under which key, and in which file, the answer to a question is kept."""
+        known = self.face.fingerprint
+        key = repr((*question, known or id(self.face), self.encoder.fingerprint()))
+        key = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        on_disk = self.cache_dir is not None and known is not None
+        return key, Path(self.cache_dir).expanduser() / f"{key}.safetensors" if on_disk else None
 
     @torch.no_grad()
     def _encode(self, features: FaceFeatures) -> Identity:

@@ -5,7 +5,6 @@
 import os
 import pickle
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +45,7 @@ class VisionModel(LazyModel):
             return self._processor.data_config["input_size"][-1]
         return getattr(self._config, "vision_config", self._config).image_size
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """What tells its weights apart: a folder's files, or a Hub repo's commit, found without downloading it."""
         if os.path.isdir(self.name):

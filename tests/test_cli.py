@@ -169,7 +169,7 @@ def folder(prepared, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def blind(face_models, tmp_path_factory):
+def blind(prepared, face_models, tmp_path_factory):
     """facexlib's weights, of which RetinaFace finds no face anywhere."""
     weights = tmp_path_factory.mktemp("blind")
     shutil.copy(face_models.weights / "parsing_bisenet.pth", weights)
