@@ -37,6 +37,9 @@ def identity(args: argparse.Namespace) -> str:
     from .face import FaceProcessor
     from .reader import IdentityReader
 
+    if args.output.suffix != ".safetensors":
+        raise ValueError(f"'{args.output}' must end in .safetensors.")
+    device = _device(args.device)
     if args.adapters:
         encoder = LocalFacialEncoder.from_pretrained(args.adapters, subfolder="encoder")
     else:
@@ -50,7 +53,7 @@ def identity(args: argparse.Namespace) -> str:
         weights_dir=args.weights_dir,
         cache_dir=args.cache_dir,
     )
-    reader = IdentityReader(encoder, face).to(args.device)
+    reader = IdentityReader(encoder, face).to(device)
     made = reader(args.photos, **_choices(args))
     made.save(args.output)
     return f"{args.output}: {made}"
@@ -58,13 +61,17 @@ def identity(args: argparse.Namespace) -> str:
 
 def parse(args: argparse.Namespace) -> str:
     """Write a picture of the facial components that a photo shows."""
+    from PIL import Image
+
     from .face import FaceProcessor
     from .photo import Photo
     from .visualize import component_overlay
 
+    if args.output.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"'{args.output}' must end in the name of a picture format, such as .png or .jpg.")
     face = FaceProcessor.from_pretrained(
         args.model_pack,
-        device=args.device,
+        device=_device(args.device),
         weights_dir=args.weights_dir,
         cache_dir=args.cache_dir,
         recogniser=None,
@@ -77,10 +84,20 @@ def parse(args: argparse.Namespace) -> str:
     return f"{args.output}: {6 - len(features.hidden)} of 6 components, masked: {masked or 'none'}"
 
 
+def _device(name: str):
+    import torch
+
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device {name} is not to be had here ({reason}): say cpu, cuda or mps.") from error
+
+
 def _choices(args: argparse.Namespace) -> dict:
     index = args.face_index
     return {
-        "face_index": int(index) if index is not None and index.lstrip("-").isdigit() else index,
+        "face_index": int(index) if index is not None and index.lstrip("-").isdecimal() else index,
         "on_no_face": "whole_image" if args.whole_image else "raise",
         "component_map": args.component_map,
     }

@@ -21,7 +21,7 @@ from .photo import Photo
 from .vision import VisionModel
 
 ALIGNED_SIZE = 512
-_GREY = (133, 132, 135)  # beside the photo, as in facexlib's alignment
+_GREY = (135, 133, 132)  # beside the photo, as in facexlib's alignment
 
 
 class FaceProcessor:
@@ -105,15 +105,17 @@ class FaceProcessor:
     @property
     def parts(self) -> list:
         """The models, without those that are left out."""
-        every = (*self.detectors, self.recogniser, self.aligner, self.parser, self.vision)
-        return list({id(part): part for part in every if part is not None}.values())
+        return list({id(part): part for part in self._roles if part is not None}.values())
+
+    @property
+    def _roles(self) -> tuple:
+        return (*self.detectors, self.recogniser, self.aligner, self.parser, self.vision)
 
     @property
     def fingerprint(self) -> str | None:
         """What tells this processor's results from another's; None if a part cannot tell."""
-        told = [getattr(part, "fingerprint", None) for part in self.parts]
-        settings = (self.grayscale, self.min_face, self.min_area, len(self.detectors))
-        return None if None in told else repr((*told, settings))
+        told = ["" if part is None else getattr(part, "fingerprint", None) for part in self._roles]
+        return None if None in told else repr((told, self.grayscale, self.min_face, self.min_area))
 
     def to(self, device: str | torch.device, offload: bool = False) -> "FaceProcessor":
         """Let the models work on `device`, and rest on the CPU between uses if `offload`."""
@@ -213,7 +215,7 @@ class FaceProcessor:
             raise ValueError(f"{photo.name} shows {len(faces)} faces: say face_index, or 'largest'.{boxes}")
         if face_index == "largest":
             face_index = max(range(len(faces)), key=lambda i: np.prod(faces[i].box[2:] - faces[i].box[:2]))
-        index = face_index or 0
+        index = 0 if face_index is None else face_index
         if not isinstance(index, Integral) or not 0 <= index < len(faces):
             raise ValueError(f"face_index is {face_index!r}, but the faces of {photo.name} are:{boxes}")
         side = (faces[index].box[2:] - faces[index].box[:2]).min()

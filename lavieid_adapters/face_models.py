@@ -4,11 +4,9 @@
 
 import logging
 import os
-import pickle
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,11 +72,15 @@ class InsightFace:
     def __init__(self, pack: str | os.PathLike = "antelopev2", cache_dir: str | os.PathLike | None = None):
         self.pack, self.cache_dir = os.fspath(pack), Path(cache_dir or "~/.insightface").expanduser()
         self.device = torch.device("cpu")
-        self._analysis = None
+        self._analysis = self._fingerprint = None
         self._lock = threading.Lock()
 
     @property
     def fingerprint(self) -> str:
+        """What tells its results from another pack's; once it is loaded, whatever becomes of its files."""
+        return self._fingerprint or self._find_fingerprint()
+
+    def _find_fingerprint(self) -> str:
         folder = self._folder
         return files_fingerprint(*sorted(folder.glob("*.onnx"))) if folder else f"{self.pack} in {self.cache_dir}"
 
@@ -111,7 +113,7 @@ class InsightFace:
     def _model(self, task: str):
         with self._lock:
             if self._analysis is None:
-                self._analysis = self._load()
+                self._analysis, self._fingerprint = self._load(), self._find_fingerprint()
             if task not in self._analysis.models:
                 raise ValueError(f"'{self._folder}' has no model for {task}: use another pack, or another object.")
             return self._analysis.models[task]
@@ -121,13 +123,9 @@ class InsightFace:
         if self._folder is None:
             if os.path.isdir(self.pack):
                 raise FileNotFoundError(f"'{self.pack}' has no .onnx files: give the folder of a model pack.")
-            storage = require("insightface.utils.storage", "face")
-            target = self.cache_dir / "models" / self.pack
-            with _undone(target):
-                _check_download(f"{storage.BASE_REPO_URL}/{self.pack}.zip", target)
-                storage.download("models", self.pack, force=True, root=str(self.cache_dir))
-                if self._folder is None:
-                    raise OSError(f"'{self.pack}.zip' holds no .onnx files: is it a model pack?")
+            if Path(self.pack).name != self.pack:
+                raise FileNotFoundError(f"'{self.pack}' is not there: give the folder of a model pack, or its name.")
+            self._download()
         options = require("onnxruntime", "face").SessionOptions()
         # Threads that wait by spinning would take the processor from PyTorch's after each call.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -136,10 +134,29 @@ class InsightFace:
                 str(self._folder), allowed_modules=["detection", "recognition"],
                 providers=execution_providers(self.device), sess_options=options,
             )  # fmt: skip
+        except AssertionError as error:  # insightface's way to say so
+            raise ValueError(f"'{self._folder}' has no model for detection: use another pack.") from error
         except Exception as error:  # onnxruntime's errors have no base of their own
             raise ValueError(f"The model pack '{self._folder}' is damaged, or is none ({error!r}).") from error
         analysis.prepare(ctx_id=0 if self.device.type != "cpu" else -1)
         return analysis
+
+    def _download(self) -> None:
+        storage = require("insightface.utils.storage", "face")
+        target = self.cache_dir / "models" / self.pack
+        archive, url = target.with_name(f"{self.pack}.zip"), f"{storage.BASE_REPO_URL}/{self.pack}.zip"
+        there = target.is_dir()
+        _check_download(url, target)
+        try:
+            storage.download("models", self.pack, force=True, root=str(self.cache_dir))
+            if self._folder is None:
+                raise OSError("it holds no .onnx files")
+        except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+            if not there:  # half a model pack would pass for a whole one
+                shutil.rmtree(target, ignore_errors=True)
+            raise OSError(f"'{url}' cannot be had ({error}): try again, or unpack it to '{target}'.") from error
+        finally:
+            archive.unlink(missing_ok=True)  # as large as the pack
 
 
 class FacexlibModel(LazyModel):
@@ -161,8 +178,7 @@ class FacexlibModel(LazyModel):
         default = Path(require("facexlib", "face").__file__).parent / "weights"
         return Path(self.weights_dir or default).expanduser() / self.url.rsplit("/", 1)[1]
 
-    @property
-    def fingerprint(self) -> str:
+    def find_fingerprint(self) -> str:
         return files_fingerprint(self.path) if self.path.is_file() else self.url
 
     def build(self) -> nn.Module:
@@ -171,7 +187,8 @@ class FacexlibModel(LazyModel):
 
     def load(self) -> nn.Module:
         path = self.path
-        if not path.is_file():
+        fetched = not path.is_file()
+        if fetched:
             _check_download(self.url, path)
             misc = require("facexlib.utils.misc", "face")
             misc.load_file_from_url(self.url, save_dir=str(path.parent))
@@ -180,7 +197,9 @@ class FacexlibModel(LazyModel):
             weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
             module = self.build()
             module.load_state_dict(weights)
-        except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
+        except Exception as error:  # of a damaged file torch raises whatever its bytes lead to
+            if fetched:  # a download that broke off
+                path.unlink(missing_ok=True)
             raise ValueError(
                 f"'{path}' is damaged, or not the weights of {type(self).__name__} ({str(error)[:300]}): delete it, "
                 f"and get it again from {self.url}."
@@ -274,15 +293,3 @@ def _check_download(url: str, target: Path) -> None:
             reason = str(error)
     unpacked = " unpacked" if url.endswith(".zip") else ""
     raise OSError(f"'{target}' is not there and cannot be downloaded ({reason}): put {url}{unpacked} there.")
-
-
-@contextmanager
-def _undone(folder: Path) -> Iterator[None]:
-    """Remove a folder that was made within the block, after an error: half a model pack would pass for a whole one."""
-    there = folder.is_dir()
-    try:
-        yield
-    except BaseException:
-        if not there:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise

@@ -16,6 +16,8 @@ from .identity import FACIAL_COMPONENTS
 class FaceFeatures:
     """What a photo shows of a face.
 
+    Pixels of the photo are those of the upright one, scaled down where it has more than 4096 a side.
+
     Attributes:
         aligned: The aligned face, (512, 512, 3), uint8, RGB.
         component_map: Component of each pixel of `aligned`, (512, 512), uint8; 0 for none, 1 to 6 for

@@ -22,8 +22,18 @@ class LazyModel:
     def __init__(self):
         self.device, self.offload = torch.device("cpu"), False
         self._module: nn.Module | None = None
+        self._fingerprint: str | None = None
         self._at: tuple[torch.device, torch.dtype | None] | None = None
         self._lock = threading.Lock()
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells its results from another model's; once it is loaded, whatever becomes of its files."""
+        return self._fingerprint or self.find_fingerprint()
+
+    def find_fingerprint(self) -> str:
+        """The fingerprint of what would be loaded now."""
+        raise NotImplementedError
 
     def load(self) -> nn.Module:
         """Build the model with its weights, on the CPU."""
@@ -44,9 +54,11 @@ class LazyModel:
         with self._lock:
             if self._module is None:
                 self._module = self.load().eval().requires_grad_(False)
+                self._fingerprint = self.find_fingerprint()
             if self._at != (self.device, self.compute_dtype):  # asking each weight would take milliseconds
+                self._at = None  # until it is there as a whole
+                self._module.to(self.device, self.compute_dtype)
                 self._at = self.device, self.compute_dtype
-                self._module.to(*self._at)
             try:
                 yield self._module
             finally:
@@ -56,7 +68,7 @@ class LazyModel:
 
 
 @lru_cache
-def _fingerprint(*stamps: tuple[Path, int, int]) -> str:
+def _read_samples(*stamps: tuple[Path, int, int]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for path, size, _ in stamps:
         digest.update(f"{path.name} {size} ".encode())
@@ -69,4 +81,4 @@ def _fingerprint(*stamps: tuple[Path, int, int]) -> str:
 
 def files_fingerprint(*paths: Path) -> str:
     """16 hexadecimal digits of the files' names, sizes and 16 samples of each: a whole model would take seconds."""
-    return _fingerprint(*((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+    return _read_samples(*((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))

@@ -39,8 +39,11 @@ class IdentityReader:
         self.face = face or FaceProcessor.from_pretrained(
             vision_model=c.vision_model, num_scales=c.num_scales, grayscale=c.grayscale
         )
+        for part in ("recogniser", "vision"):
+            if getattr(self.face, part) is None:
+                raise ValueError(f"The face processor has no {part}, whose features an identity needs: give it one.")
         self._device, self._offload = encoder.device, False
-        self._kept: OrderedDict[str, Identity] = OrderedDict()
+        self._kept: OrderedDict[tuple, Identity] = OrderedDict()
 
     def to(self, device: str | torch.device, offload: bool = False) -> "IdentityReader":
         """Work on `device`; with `offload`, all models rest on the CPU between photos."""
@@ -70,9 +73,8 @@ class IdentityReader:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        if file is not None and file.is_file():
-            identity = Identity.load(file)
-        else:
+        identity = _load(file)
+        if identity is None:
             features = self.face(photo, face_index=face_index, on_no_face=on_no_face, component_map=component_map)
             identity = self._encode(features)
             key, file = self._place(question)  # models that have been downloaded only now can tell themselves apart
@@ -83,13 +85,14 @@ class IdentityReader:
             self._kept.popitem(last=False)
         return identity
 
-    def _place(self, question: tuple) -> tuple[str, Path | None]:
+    def _place(self, question: tuple) -> tuple[tuple, Path | None]:
         """Under which key, and in which file, the answer to a question is kept."""
         known = self.face.fingerprint
-        key = repr((*question, known or id(self.face), self.encoder.fingerprint()))
-        key = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-        on_disk = self.cache_dir is not None and known is not None
-        return key, Path(self.cache_dir).expanduser() / f"{key}.safetensors" if on_disk else None
+        key = (*question, self.encoder.fingerprint(), known or self.face)
+        if self.cache_dir is None or known is None:
+            return key, None
+        name = hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()
+        return key, Path(self.cache_dir).expanduser() / f"{name}.safetensors"
 
     @torch.no_grad()
     def _encode(self, features: FaceFeatures) -> Identity:
@@ -107,6 +110,14 @@ class IdentityReader:
         tokens = part.new_zeros(len(shown), *part.shape[1:])
         tokens[shown] = part
         return Identity(tokens.cpu(), shown, FACIAL_COMPONENTS, encoder.fingerprint(), features.hidden)
+
+
+def _load(file: Path | None) -> Identity | None:
+    """What was kept in a file, if it is there and whole."""
+    try:
+        return None if file is None else Identity.load(file)
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _each(value, count: int) -> Sequence:

@@ -3,14 +3,12 @@
 # m images · s side of an image · p tokens of a feature map, the class token first · c width of the ViT
 
 import os
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModelWithProjection
 
@@ -45,14 +43,16 @@ class VisionModel(LazyModel):
             return self._processor.data_config["input_size"][-1]
         return getattr(self._config, "vision_config", self._config).image_size
 
-    @property
-    def fingerprint(self) -> str:
-        """What tells its weights apart: a folder's files, or a Hub repo's commit, found without downloading it."""
+    def find_fingerprint(self) -> str:
+        """That of a folder's files, or a Hub repo's commit if it is in the cache."""
         if os.path.isdir(self.name):
-            return files_fingerprint(*(path for path in map(Path(self.name).joinpath, _WEIGHTS) if path.is_file()))
-        revision = self._kwargs.get("revision")
-        config = try_to_load_from_cache(self.name, "config.json", self._kwargs.get("cache_dir"), revision)
-        return f"{self.name}@{Path(config).parent.name if isinstance(config, str) else revision}"
+            paths = map(Path(self.name).joinpath, (*_CONFIGS, *_WEIGHTS))
+            source = files_fingerprint(*(path for path in paths if path.is_file()))
+        else:
+            revision = self._kwargs.get("revision")
+            config = try_to_load_from_cache(self.name, "config.json", self._kwargs.get("cache_dir"), revision)
+            source = f"{self.name}@{Path(config).parent.name if isinstance(config, str) else revision}"
+        return f"{source} {self.num_scales} {self.dtype}"
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -90,13 +90,22 @@ class VisionModel(LazyModel):
             raise OSError(f"'{folder}' has neither {safe} nor {pickled}: put the weights of '{self.name}' there.")
         try:
             model, info = cls.from_pretrained(
-                folder, use_safetensors=file == safe, weights_only=True, output_loading_info=True
+                folder,
+                use_safetensors=file == safe,
+                weights_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
-        except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-            raise ValueError(f"'{folder / file}' is damaged, or of another model ({error}): fetch it again.") from error
-        if info["missing_keys"] or info["mismatched_keys"]:
+        except Exception as error:  # of a damaged file torch raises whatever its bytes lead to
+            reason = str(error).partition(". ")[0][:200]  # without its advice to read the file unsafely
             raise ValueError(
-                f"'{folder / file}' lacks weights of a {cls.__name__}: {', '.join(sorted(info['missing_keys'])[:4])}."
+                f"'{folder / file}' is damaged, or of another model ({reason}): fetch it again."
+            ) from error
+        wrong = sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])})
+        if wrong:
+            raise ValueError(
+                f"'{folder / file}' does not hold the weights of this {cls.__name__}: {', '.join(wrong[:4])} are "
+                "missing or of another shape. Fetch it again, with its config.json."
             )
         return model
 

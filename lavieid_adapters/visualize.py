@@ -7,7 +7,8 @@ from .components import PALETTE, warp_map
 from .features import FaceFeatures
 from .identity import FACIAL_COMPONENTS
 
-_HEIGHT, _MARGIN = 640, 24  # of the picture, and around what is in it
+_WIDTH, _HEIGHT, _MARGIN = 1280, 640, 24  # of the photo at most, and around what is in the picture
+_ROW = 38  # of the legend
 
 
 def component_overlay(pixels: np.ndarray, features: FaceFeatures) -> Image.Image:
@@ -19,15 +20,18 @@ def component_overlay(pixels: np.ndarray, features: FaceFeatures) -> Image.Image
     """
     height, width = pixels.shape[:2]
     in_photo = warp_map(features.component_map, features.matrix, (width, height), inverse=True)
-    scale = _HEIGHT / height
-    photo = _tinted(pixels, in_photo).resize((round(width * scale), _HEIGHT), Image.Resampling.LANCZOS)
+    scale = min(_HEIGHT / height, _WIDTH / width)
+    photo = _tinted(pixels, in_photo).resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(photo)
     for i, box in enumerate(features.boxes):
         chosen = i == features.face_index
         corners = [float(v) * scale for v in box]
-        draw.rectangle(corners, outline="white" if chosen else "grey", width=3 if chosen else 2)
+        draw.rectangle(corners, outline="black", width=5 if chosen else 3)
+        inner = [corners[0] + 1, corners[1] + 1, corners[2] - 1, corners[3] - 1]
+        draw.rectangle(inner, outline="white", width=3 if chosen else 1)
         if len(features.boxes) > 1:
-            draw.text((corners[0] + 6, corners[1] + 4), str(i), "white", ImageFont.load_default(22))
+            at, font = (corners[0] + 7, corners[1] + 4), ImageFont.load_default(22)
+            draw.text(at, str(i), "white", font, stroke_width=2, stroke_fill="black")
 
     face = _tinted(features.aligned, features.component_map).resize((320, 320), Image.Resampling.LANCZOS)
     column = _legend(features, face.width)
@@ -49,7 +53,7 @@ def _legend(features: FaceFeatures, width: int) -> Image.Image:
     draw = ImageDraw.Draw(legend)
     shares = np.bincount(features.component_map.ravel(), minlength=len(PALETTE)) / features.component_map.size
     for i, name in enumerate(FACIAL_COMPONENTS, start=1):
-        top = (i - 1) * 34
+        top = (i - 1) * _ROW
         hidden = name in features.hidden
         draw.rectangle([0, top, 26, top + 22], fill=None if hidden else PALETTE[i], outline="black")
         text = f"{name}: masked" if hidden else f"{name}: {shares[i]:.1%} of the aligned face"
@@ -59,5 +63,5 @@ def _legend(features: FaceFeatures, width: int) -> Image.Image:
     found = "no face found: the whole image"
     if features.score is not None:
         found = f"face {features.face_index}, found with confidence {features.score:.2f}"
-    draw.text((0, len(FACIAL_COMPONENTS) * 34 + 12), found, "black", ImageFont.load_default(16))
+    draw.text((0, len(FACIAL_COMPONENTS) * _ROW + 8), found, "black", ImageFont.load_default(16))
     return legend

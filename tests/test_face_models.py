@@ -576,6 +576,9 @@ def test_offloaded_models_rest_on_the_cpu_between_uses(offload):
         def load(self):
             return Told()
 
+        def find_fingerprint(self):
+            return "told"
+
     lazy = Model()
     with lazy.in_use() as model:
         assert model.at == "cpu" and not model.training
@@ -601,6 +604,9 @@ def test_a_model_that_did_not_fit_on_the_device_is_brought_there_the_next_time()
     class Model(LazyModel):
         def load(self):
             return large
+
+        def find_fingerprint(self):
+            return "large"
 
     large, lazy = Large(), Model()
     lazy.place(torch.device("cuda"))

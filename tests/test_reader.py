@@ -403,3 +403,16 @@ def test_a_processor_without_a_part_that_identities_need_is_refused(models, enco
     face = FaceProcessor(models.detectors, parser=models.parser, **parts)
     with pytest.raises(ValueError, match=left_out):
         IdentityReader(encoder, face)(photo("astronaut"), component_map=HAND_MADE)
+
+
+def test_what_is_read_on_the_day_of_the_download_is_found_again(hub, face_models, encoder, tmp_path):
+    hub.repos["me/vit"] = {path.name: path.read_bytes() for path in face_models.clip.iterdir()}
+
+    def reader():
+        face = FaceProcessor.from_pretrained(face_models.pack, "me/vit", weights_dir=face_models.weights)
+        return IdentityReader(encoder, face, cache_dir=tmp_path / "identities")
+
+    first = reader()(photo("astronaut"), component_map=HAND_MADE)
+    again = reader()
+    assert torch.equal(again(photo("astronaut"), component_map=HAND_MADE).tokens, first.tokens)
+    assert again.face.vision._module is None
