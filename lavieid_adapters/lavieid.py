@@ -77,7 +77,7 @@ class LaVieID(Attachment):
     def reader(self) -> IdentityReader:
         """What makes identities of photos, with the encoder of these adapters; made when it is first wanted.
 
-        Assign another `IdentityReader` for other models, or to keep identities on disk.
+        Assign another `IdentityReader` for other models or to keep identities on disk, or None to free the models.
         """
         if self._reader is None:
             if self.encoder is None:
@@ -86,7 +86,7 @@ class LaVieID(Attachment):
         return self._reader
 
     @reader.setter
-    def reader(self, reader: IdentityReader) -> None:
+    def reader(self, reader: IdentityReader | None) -> None:
         self._reader = reader
 
     def encode(self, photos, *, face_index=None, on_no_face: str = "raise", component_map=None) -> Identity:
@@ -233,7 +233,7 @@ class LaVieID(Attachment):
         nothing."""
         if not self._attached:
             return
-        self._attached = False
+        self._attached, self._reader = False, None
         try:
             if self.handle is not None:
                 self.handle.detach()

@@ -12,7 +12,15 @@ from diffusers import CogVideoXPipeline, ConsisIDTransformer3DModel
 from generate import small_components, small_faces
 from PIL import Image
 
-from lavieid_adapters import TAM, Identity, IdentityReader, LaVieID, LocalRouter, attach_lavieid
+from lavieid_adapters import (
+    TAM,
+    FaceProcessor,
+    Identity,
+    IdentityReader,
+    LaVieID,
+    LocalRouter,
+    attach_lavieid,
+)
 
 SIZE = {"height": 64, "width": 96, "num_frames": 9}
 IMAGE = Image.fromarray(np.linspace(0, 255, 64 * 96 * 3).reshape(64, 96, 3).astype(np.uint8))
@@ -523,3 +531,16 @@ def test_two_people_share_a_video_by_regions(pipe, adapters):
         with pytest.raises(ValueError, match="has 5 frames, but the video tokens have 3"):
             lavieid.set_identity([alice, bob], regions=[np.ones((5, 8, 8)), left])
             generate(pipe)
+
+
+def test_what_was_read_of_a_person_is_gone_with_the_adapters(pipe, adapters):
+    lavieid = attach_lavieid(pipe, adapters)
+    reader = IdentityReader(lavieid.encoder, FaceProcessor((), recogniser=object(), parser=object(), vision=object()))
+    lavieid.reader = reader
+    reference = weakref.ref(reader)
+    del reader
+    gc.collect()
+    assert reference() is not None
+    lavieid.detach()
+    gc.collect()
+    assert reference() is None
