@@ -1,3 +1,5 @@
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -5,9 +7,15 @@ from pathlib import Path
 import generate
 import numpy as np
 import pytest
+import tiny
+from diffusers import CogVideoXPipeline
+from generate import small_components
 from PIL import Image, ImageSequence
+from tiny_face import photo
 
-EXAMPLE = Path(generate.__file__)
+from lavieid_adapters.folder import Metadata, save_folder
+
+EXAMPLE, HAND_MADE = Path(generate.__file__), Path(__file__).parent / "assets" / "astronaut_components.png"
 
 
 def test_generate_runs_end_to_end_on_the_cpu(tmp_path):
@@ -37,3 +45,28 @@ def test_a_video_format_of_an_extra_that_is_missing_names_the_pip_command(tmp_pa
     monkeypatch.setitem(sys.modules, "imageio", None)
     with pytest.raises(ImportError, match=r"pip install 'lavieid-adapters\[app\]'"):
         generate.save_video(np.zeros((2, 4, 4, 3)), tmp_path / "clip.mp4")
+
+
+def test_generate_reads_a_photo_by_the_default_face_models(face_models, tmp_path):
+    """The way of a real model: a pipeline's folder, adapters' folder, and the models where their libraries put them."""
+    CogVideoXPipeline(**small_components()).save_pretrained(tmp_path / "model")
+    pytest.importorskip("insightface")
+    encoder = tiny.encoder(id_dim=524, vision_model=str(face_models.clip))
+    save_folder({"router": tiny.router(), "encoder": encoder, "tam": tiny.tam()}, tmp_path / "adapters", Metadata())
+    shutil.copytree(face_models.pack, tmp_path / "home" / ".insightface" / "models" / "antelopev2")
+    Image.fromarray(photo("astronaut")).save(tmp_path / "photo.png")
+    command = [
+        sys.executable,
+        str(EXAMPLE),
+        "--model",
+        str(tmp_path / "model"),
+        "--adapters",
+        str(tmp_path / "adapters"),
+    ]
+    command += ["--image", str(tmp_path / "photo.png"), "--component-map", str(HAND_MADE), "--prompt", "She smiles."]
+    command += ["--steps", "2", "--frames", "9", "--output", str(tmp_path / "clip.gif")]
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path / "home")})
+    assert run.returncode == 0, run.stderr
+    assert "hidden: none" in run.stdout
+    assert "after detaching: 0.0" in run.stdout
+    assert Image.open(tmp_path / "clip.gif").n_frames == 9
