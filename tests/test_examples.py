@@ -49,22 +49,17 @@ def test_a_video_format_of_an_extra_that_is_missing_names_the_pip_command(tmp_pa
 
 def test_generate_reads_a_photo_by_the_default_face_models(face_models, tmp_path):
     """The way of a real model: a pipeline's folder, adapters' folder, and the models where their libraries put them."""
-    CogVideoXPipeline(**small_components()).save_pretrained(tmp_path / "model")
     pytest.importorskip("insightface")
+    CogVideoXPipeline(**small_components()).save_pretrained(tmp_path / "model")
     encoder = tiny.encoder(id_dim=524, vision_model=str(face_models.clip))
     save_folder({"router": tiny.router(), "encoder": encoder, "tam": tiny.tam()}, tmp_path / "adapters", Metadata())
     shutil.copytree(face_models.pack, tmp_path / "home" / ".insightface" / "models" / "antelopev2")
     Image.fromarray(photo("astronaut")).save(tmp_path / "photo.png")
-    command = [
-        sys.executable,
-        str(EXAMPLE),
-        "--model",
-        str(tmp_path / "model"),
-        "--adapters",
-        str(tmp_path / "adapters"),
-    ]
-    command += ["--image", str(tmp_path / "photo.png"), "--component-map", str(HAND_MADE), "--prompt", "She smiles."]
-    command += ["--steps", "2", "--frames", "9", "--output", str(tmp_path / "clip.gif")]
+    options = {
+        "model": tmp_path / "model", "adapters": tmp_path / "adapters", "image": tmp_path / "photo.png",
+        "component-map": HAND_MADE, "prompt": "She smiles.", "steps": 2, "frames": 9, "output": tmp_path / "clip.gif",
+    }  # fmt: skip
+    command = [sys.executable, str(EXAMPLE), *(f"--{name}={value}" for name, value in options.items())]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path / "home")})
     assert run.returncode == 0, run.stderr
     assert "hidden: none" in run.stdout
