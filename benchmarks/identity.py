@@ -1,7 +1,7 @@
 """How long a photo takes to become component tokens, stage by stage, at the full sizes of all models.
 
-    python benchmarks/identity.py                   # the GPU, if there is one
-    python benchmarks/identity.py --device cpu --repeats 3
+    PYTHONPATH=examples python benchmarks/identity.py                   # the GPU, if there is one
+    PYTHONPATH=examples python benchmarks/identity.py --device cpu --repeats 3
 
 Random weights, no download. The detector is a convolutional network of SCRFD-10G's arithmetic (10 G multiply-adds on
 640 × 480 pixels) that always finds one face in the photo, and the parser's map is exchanged for one that shows all six
@@ -91,8 +91,8 @@ def write_models(folder: Path) -> None:
     with torch.no_grad():
         detector(torch.zeros(1, 3, 640, 640))
         torch.onnx.export(detector, torch.zeros(1, 3, 640, 640), pack / "detector.onnx", dynamo=False)
-        recogniser = Backbone(num_layers=100, drop_ratio=0, mode="ir").eval()
-        torch.onnx.export(recogniser, torch.zeros(1, 3, 112, 112), pack / "recogniser.onnx", dynamo=False)
+        recognizer = Backbone(num_layers=100, drop_ratio=0, mode="ir").eval()
+        torch.onnx.export(recognizer, torch.zeros(1, 3, 112, 112), pack / "recognizer.onnx", dynamo=False)
     torch.save(BiSeNetModule(num_class=19).state_dict(), folder / "parsing_bisenet.pth")
     large = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
     config = CLIPVisionConfig(**large, image_size=336, patch_size=14, projection_dim=768, hidden_act="quick_gelu")
@@ -153,7 +153,7 @@ def main() -> None:
             "detect (SCRFD-10G's size)": lambda: face.detect(pixels),
             "align": lambda: face.aligner.align(pixels, found.landmarks),
             "parse (BiSeNet)": lambda: face.parser.parse(features.aligned),
-            "identity embedding (R100)": lambda: face.recogniser.embed(pixels, found.landmarks),
+            "identity embedding (R100)": lambda: face.recognizer.embed(pixels, found.landmarks),
             "six images of components": lambda: component_images(features.aligned, features.component_map, {}, 336),
             "ViT-L/14-336 on the six": lambda: face.vision.encode(features.component_images),
             "encoder on the six": lambda: reader._encode(features),
@@ -162,7 +162,7 @@ def main() -> None:
         }
         cpu = f"{os.cpu_count()} CPU cores ({platform.processor() or platform.machine()})"
         where = torch.cuda.get_device_name() if device.type == "cuda" else cpu
-        providers = face.recogniser._analysis.models["recognition"].session.get_providers()
+        providers = face.recognizer._analysis.models["recognition"].session.get_providers()
         print(f"{where}, {cpu}, torch {torch.__version__}, onnxruntime {onnxruntime.__version__} on {providers}\n")
         print("| | ms | 10 % to 90 % |\n| --- | --- | --- |")
         for name, function in rows.items():

@@ -18,6 +18,7 @@ photo goes through the real face models, which are downloaded on first use.
 """
 
 import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -34,7 +35,6 @@ from transformers import (
     T5Config,
     T5EncoderModel,
 )
-from transformers.models.clip import CLIPImageProcessorPil
 
 from lavieid_adapters import (
     FACIAL_COMPONENTS,
@@ -127,7 +127,7 @@ def adapters_for(pipe: CogVideoXPipeline) -> dict:
 
 
 class Pixels:
-    """Stands for a recogniser and a parser that have weights: any object with the one method will do."""
+    """Stands for a recognizer and a parser that have weights: any object with the one method will do."""
 
     def embed(self, image: np.ndarray, landmarks) -> np.ndarray:
         """512 of the image's brightnesses for an identity embedding."""
@@ -146,7 +146,7 @@ class Pixels:
         return np.asarray(component_map)
 
 
-def small_faces(folder: str) -> FaceProcessor:
+def small_faces(encoder: LocalFacialEncoder, folder: str) -> FaceProcessor:
     """Reads photos without a download: no detector, a ViT of a few thousand random weights, saved to `folder`."""
     torch.manual_seed(0)
     config = CLIPVisionConfig(
@@ -154,9 +154,10 @@ def small_faces(folder: str) -> FaceProcessor:
         projection_dim=8,
     )  # fmt: skip
     CLIPVisionModelWithProjection(config).save_pretrained(folder)
-    CLIPImageProcessorPil(crop_size=56, size=56).save_pretrained(folder)
-    parts = {"detectors": (), "recogniser": Pixels(), "parser": Pixels()}
-    return FaceProcessor.from_pretrained(vision_model=folder, **parts)
+    processor = {"image_processor_type": "CLIPImageProcessor", "crop_size": 56, "size": {"shortest_edge": 56}}
+    Path(folder, "preprocessor_config.json").write_text(json.dumps(processor))
+    parts = {"detectors": (), "recognizer": Pixels(), "parser": Pixels()}
+    return FaceProcessor.for_encoder(encoder, vision_model=folder, **parts)
 
 
 def random_identity(encoder: LocalFacialEncoder):
@@ -227,7 +228,8 @@ def main() -> None:
     if args.image:
         if not (args.model or args.full_size):
             with tempfile.TemporaryDirectory() as models:
-                lavieid.reader = IdentityReader(lavieid.encoder, small_faces(models))
+                print("The small model finds no faces: the whole picture is taken as one.")
+                lavieid.reader = IdentityReader(lavieid.encoder, small_faces(lavieid.encoder, models))
                 identity = lavieid.encode(args.image, on_no_face="whole_image", component_map=args.component_map)
         else:
             identity = lavieid.encode(args.image, component_map=args.component_map)

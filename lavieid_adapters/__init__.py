@@ -8,20 +8,25 @@ __version__ = "0.1.0"
 # public name is a module's: importing the module would put it in the place of the name.
 _HOME = {
     "CELEBAMASK_TO_COMPONENT": "components",
-    "DetectedFace": "face_models",
+    "BiSeNet": "face_models",
+    "DetectedFace": "features",
     "FACIAL_COMPONENTS": "identity",
     "FaceFeatures": "features",
     "FaceProcessor": "face",
     "Host": "hosts",
     "Identity": "identity",
     "IdentityReader": "reader",
+    "InsightFace": "face_models",
     "LaVieID": "lavieid",
     "LocalFacialEncoder": "encoder",
     "LocalRouter": "router",
+    "RetinaFace": "face_models",
     "RouterHandle": "handle",
     "TAM": "tam",
+    "VisionModel": "vision",
     "attach": "handle",
     "attach_lavieid": "pipeline",
+    "component_overlay": "visualize",
 }
 
 __all__ = sorted(_HOME)

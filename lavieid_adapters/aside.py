@@ -25,6 +25,8 @@ def written_aside(target: str | os.PathLike) -> Iterator[Path]:
         new.mkdir()
         yield new
         for file in sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file()):
+            if (target / file).is_dir():
+                raise IsADirectoryError(f"'{target / file}' is a folder: give another name.")
             (target / file).parent.mkdir(parents=True, exist_ok=True)
             if (target / file).exists():
                 (old / file).parent.mkdir(parents=True, exist_ok=True)

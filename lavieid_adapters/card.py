@@ -44,7 +44,7 @@ Adapters that make a video diffusion transformer keep one person's identity
 ## Responsible use
 
 The adapters put a real person's face into generated video. Use them only with that person's consent, label what you
-make as generated, and do not deceive, harass or impersonate with it. The base model and the face recogniser that made
+make as generated, and do not deceive, harass or impersonate with it. The base model and the face recognizer that made
 the identity have licences of their own, often non-commercial; they hold here too.
 """
 

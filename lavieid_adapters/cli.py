@@ -1,6 +1,7 @@
 """The `lavieid` command."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -41,47 +42,49 @@ def identity(args: argparse.Namespace) -> str:
         raise ValueError(f"'{args.output}' must end in .safetensors.")
     device = _device(args.device)
     if args.adapters:
-        encoder = LocalFacialEncoder.from_pretrained(args.adapters, subfolder="encoder")
+        encoder = LocalFacialEncoder.from_pretrained(args.adapters, subfolder="encoder", cache_dir=args.cache_dir)
     else:
-        encoder = LocalFacialEncoder.from_consisid(CONSISID)
-    c = encoder.config
-    face = FaceProcessor.from_pretrained(
-        args.model_pack,
-        args.vision_model or c.vision_model,
-        num_scales=c.num_scales,
-        grayscale=c.grayscale,
+        encoder = LocalFacialEncoder.from_consisid(CONSISID, cache_dir=args.cache_dir)
+    face = FaceProcessor.for_encoder(
+        encoder,
+        model_pack=args.model_pack,
         weights_dir=args.weights_dir,
         cache_dir=args.cache_dir,
+        **({"vision_model": args.vision_model} if args.vision_model else {}),
     )
     reader = IdentityReader(encoder, face).to(device)
     made = reader(args.photos, **_choices(args))
     made.save(args.output)
-    return f"{args.output}: {made}"
+    return f"{args.output}, for the encoder of {args.adapters or CONSISID}: {made}"
 
 
 def parse(args: argparse.Namespace) -> str:
     """Write a picture of the facial components that a photo shows."""
     from PIL import Image
 
+    from .aside import written_aside
     from .face import FaceProcessor
     from .photo import Photo
     from .visualize import component_overlay
 
-    if args.output.suffix.lower() not in Image.registered_extensions():
+    Image.init()
+    if Image.EXTENSION.get(args.output.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"'{args.output}' must end in the name of a picture format, such as .png or .jpg.")
     face = FaceProcessor.from_pretrained(
         args.model_pack,
         device=_device(args.device),
         weights_dir=args.weights_dir,
         cache_dir=args.cache_dir,
-        recogniser=None,
+        recognizer=None,
         vision=None,
     )
     photo = Photo(args.photos)
     features = face(photo, **_choices(args))
-    component_overlay(photo.pixels, features).save(args.output)
+    with written_aside(args.output.parent) as folder:
+        component_overlay(photo.pixels, features).save(folder / args.output.name)
     masked = "; ".join(f"{name}: {reason}" for name, reason in features.hidden.items())
-    return f"{args.output}: {6 - len(features.hidden)} of 6 components, masked: {masked or 'none'}"
+    count = len(features.mask)
+    return f"{args.output}: {count - len(features.hidden)} of {count} components, masked: {masked or 'none'}"
 
 
 def _device(name: str):
@@ -96,10 +99,15 @@ def _device(name: str):
 
 def _choices(args: argparse.Namespace) -> dict:
     index = args.face_index
+    with contextlib.suppress(
+        TypeError, ValueError
+    ):  # what is neither a number nor "largest" is refused beside the faces
+        index = int(index)
+    maps = args.component_map or [None]
     return {
-        "face_index": int(index) if index is not None and index.lstrip("-").isdecimal() else index,
+        "face_index": index,
         "on_no_face": "whole_image" if args.whole_image else "raise",
-        "component_map": args.component_map,
+        "component_map": maps[0] if len(maps) == 1 else maps,
     }
 
 
@@ -167,7 +175,10 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
         "--whole-image", action="store_true", help="where no face is found, take the picture as one: for drawings"
     )
     faces.add_argument(
-        "--component-map", metavar="PNG", help="your own segmentation: palette or grey, 0 nothing, 1 to 6 components"
+        "--component-map",
+        metavar="PNG",
+        action="append",
+        help="your own segmentation: palette or grey, 0 nothing, 1 to 6 components; once, or once a photo",
     )
     models = command.add_argument_group("models, which are downloaded on first use")
     models.add_argument(

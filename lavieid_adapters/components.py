@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from .identity import FACIAL_COMPONENTS
+from .photo import open_labels
 
 # A component map holds 0 for none of them, and 1 to 6 for FACIAL_COMPONENTS in their order.
 NUM_CLASSES = len(FACIAL_COMPONENTS) + 1
@@ -61,16 +62,7 @@ def read_component_map(source, size: tuple[int, int]) -> np.ndarray:
         FileNotFoundError: If there is no such file.
     """
     if isinstance(source, str | os.PathLike):
-        try:
-            with Image.open(source) as image:
-                image.load()
-        except UnidentifiedImageError as error:
-            raise ValueError(f"component_map '{source}' is not an image that Pillow reads.") from error
-        except FileNotFoundError:
-            raise
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"component_map '{source}' is damaged ({error}): save it again.") from error
-        source = image
+        source = open_labels(source, "component_map", size)
     if isinstance(source, Image.Image):
         if source.mode not in ("P", "L", "1"):
             raise ValueError(

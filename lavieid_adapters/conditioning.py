@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from .layers import versions
+from .prepared import PreparedIdentity
 from .regions import token_regions
-from .router import LocalRouter, PreparedIdentity
+from .router import LocalRouter
 
 
 class Conditioning:
@@ -115,7 +116,8 @@ class Conditioning:
             raise ValueError(
                 f"{len(self)} identities with {self.videos_per_prompt} videos a prompt need a batch of {wanted} in "
                 f"{passes} guidance passes, but the pipeline runs {batch}: give one identity a prompt, or one for all, "
-                "and say videos_per_prompt."
+                "and say videos_per_prompt. Photos of one person go into a list of their own, [[a, b]]; several people "
+                "in one video need regions."
             )
 
 

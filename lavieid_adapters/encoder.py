@@ -16,7 +16,7 @@ from .identity import FACIAL_COMPONENTS, Identity
 from .layers import versions
 
 CLIP = "openai/clip-vit-large-patch14-336"
-EVA02_CLIP = "timm/eva02_large_patch14_clip_336.merged2b_s6b_b61k"  # of which ConsisID takes features, in grey
+EVA02_CLIP = "timm/eva02_large_patch14_clip_336.merged2b"  # of which ConsisID takes features, in grey
 
 
 class LocalFacialEncoder(Adapter):
@@ -162,8 +162,21 @@ class LocalFacialEncoder(Adapter):
             digest, signs = hashlib.sha256(), []
             for name, tensor in sorted(self.state_dict().items()):
                 digest.update(f"{name}{tuple(tensor.shape)}".encode())
-                flat = tensor.flatten()
-                signs.append(flat[:: max(1, len(flat) // 4096)][:4096].signbit())
+                signs.append(_sample(tensor).signbit())
             digest.update(torch.cat(signs).cpu().numpy().tobytes())
             self._fingerprint = (current, digest.hexdigest()[:16])
         return self._fingerprint[1]
+
+    def weights_digest(self) -> str:
+        """16 hexadecimal digits of up to 4096 values a tensor, and of their dtype: what the tokens depend on exactly,
+        where `fingerprint` says which tokens a router takes."""
+        samples = [_sample(tensor).cpu() for _, tensor in sorted(self.state_dict().items())]
+        digest = hashlib.sha256(str(samples[0].dtype).encode())
+        for sample in samples:
+            digest.update(sample.contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    flat = tensor.flatten()
+    return flat[:: max(1, len(flat) // 4096)][:4096]

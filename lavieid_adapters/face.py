@@ -2,6 +2,7 @@
 
 # m components · h w pixels of the photo · n its faces · s side of a component's image · p tokens of a ViT · c its width
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from .components import component_images, hidden_components, read_component_map, warp_map
-from .encoder import CLIP
-from .face_models import BiSeNet, DetectedFace, FaceAligner, InsightFace, RetinaFace
-from .features import FaceFeatures
+from .encoder import CLIP, LocalFacialEncoder
+from .face_models import BiSeNet, FaceAligner, InsightFace, RetinaFace
+from .features import DetectedFace, FaceFeatures
 from .identity import FACIAL_COMPONENTS
 from .photo import Photo
 from .vision import VisionModel
+
+logger = logging.getLogger(__name__)
 
 ALIGNED_SIZE = 512
 _GREY = (135, 133, 132)  # beside the photo, as in facexlib's alignment
@@ -30,7 +33,7 @@ class FaceProcessor:
     Args:
         detectors: Each has `detect(image) -> list[DetectedFace]` for an image (h, w, 3), uint8, RGB; the first that
             finds a face decides. None at all leave only `on_no_face="whole_image"`.
-        recogniser: Has `embed(image, landmarks) -> (512,)` for such an image and landmarks (5, 2), or None for the
+        recognizer: Has `embed(image, landmarks) -> (512,)` for such an image and landmarks (5, 2), or None for the
             whole image. None leaves the identity embedding out.
         aligner: Has `align(image, landmarks) -> ((512, 512, 3), matrix (2, 3))`.
         parser: Has `parse(aligned) -> (512, 512)` of uint8, 0 to 6. None needs a `component_map` with each photo.
@@ -46,7 +49,7 @@ class FaceProcessor:
     def __init__(
         self,
         detectors: Sequence,
-        recogniser=None,
+        recognizer=None,
         aligner=None,
         parser=None,
         vision=None,
@@ -55,7 +58,7 @@ class FaceProcessor:
         min_face: int = 64,
         min_area: float = 0.0005,
     ):
-        self.detectors, self.recogniser, self.aligner = tuple(detectors), recogniser, aligner or FaceAligner()
+        self.detectors, self.recognizer, self.aligner = tuple(detectors), recognizer, aligner or FaceAligner()
         self.parser, self.vision = parser, vision
         self.grayscale, self.min_face, self.min_area = grayscale, min_face, min_area
 
@@ -75,7 +78,7 @@ class FaceProcessor:
         local_files_only: bool = False,
         **parts,
     ) -> "FaceProcessor":
-        """insightface's detector and recogniser, facexlib's RetinaFace for what they miss, its alignment and BiSeNet,
+        """insightface's detector and recognizer, facexlib's RetinaFace for what they miss, its alignment and BiSeNet,
         and a ViT of transformers. Nothing is loaded or downloaded yet.
 
         Args:
@@ -96,11 +99,18 @@ class FaceProcessor:
         hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         defaults = {
             "detectors": (insightface, RetinaFace(weights_dir)),
-            "recogniser": insightface,
+            "recognizer": insightface,
             "parser": BiSeNet(weights_dir),
             "vision": VisionModel(vision_model, num_scales, dtype, **hub),
         }
         return cls(**{**defaults, **parts}).to(device)
+
+    @classmethod
+    def for_encoder(cls, encoder: LocalFacialEncoder, **kwargs) -> "FaceProcessor":
+        """`from_pretrained` with the vision model, the number of feature maps and the colours that an encoder takes."""
+        c = encoder.config
+        wanted = {"vision_model": c.vision_model, "num_scales": c.num_scales, "grayscale": c.grayscale}
+        return cls.from_pretrained(**{**wanted, **kwargs})
 
     @property
     def parts(self) -> list:
@@ -109,7 +119,7 @@ class FaceProcessor:
 
     @property
     def _roles(self) -> tuple:
-        return (*self.detectors, self.recogniser, self.aligner, self.parser, self.vision)
+        return (*self.detectors, self.recognizer, self.aligner, self.parser, self.vision)
 
     @property
     def fingerprint(self) -> str | None:
@@ -124,6 +134,7 @@ class FaceProcessor:
                 part.place(torch.device(device), offload)
         return self
 
+    @torch.no_grad()
     def __call__(
         self,
         image,
@@ -135,11 +146,15 @@ class FaceProcessor:
         """Read a photo.
 
         Args:
-            image: What `Photo` takes: a path, an http(s) URL, a PIL image, an array, an open file.
+            image: A path, an http(s) URL, a PIL image, an open binary file, or an array (h, w), (h, w, 3) or (h, w,
+                4) in RGB order of uint8, uint16, or floats from 0 to 1.
             face_index: Which face, counted from left to right, or "largest"; needed where there are several.
             on_no_face: "raise", or "whole_image": then the whole picture, on grey and 512 × 512, is the aligned face.
-            component_map: A segmentation of the whole photo, of its size, instead of the parser's; see
-                `read_component_map`.
+            component_map: A segmentation of the whole photo, of its size, instead of the parser's: a palette or grey
+                image, its path, or an array of class ids; 0 for nothing, 1 to 6 for `FACIAL_COMPONENTS`.
+
+        Returns:
+            The features, those of the ViT on its device.
 
         Raises:
             ValueError, TypeError: If the photo cannot be read, shows no face or several, a face that is too small, or
@@ -194,8 +209,15 @@ class FaceProcessor:
 
     def detect(self, pixels: np.ndarray) -> list[DetectedFace]:
         """The faces in an image (h, w, 3), uint8, RGB, from left to right, by the first detector that finds any."""
-        for detector in self.detectors:
-            faces = detector.detect(pixels)
+        for i, detector in enumerate(self.detectors):
+            try:
+                faces = detector.detect(pixels)
+            except OSError as error:
+                if i == 0:
+                    raise
+                # Its weights are not there. Another detector has looked, so the answer stands without it.
+                logger.warning("The fallback %s was not asked: %s", type(detector).__name__, error)
+                continue
             if faces:
                 return sorted(faces, key=lambda face: float(face.box[0]))
         return []
@@ -216,7 +238,7 @@ class FaceProcessor:
         if face_index == "largest":
             face_index = max(range(len(faces)), key=lambda i: np.prod(faces[i].box[2:] - faces[i].box[:2]))
         index = 0 if face_index is None else face_index
-        if not isinstance(index, Integral) or not 0 <= index < len(faces):
+        if isinstance(index, bool) or not isinstance(index, Integral) or not 0 <= index < len(faces):
             raise ValueError(f"face_index is {face_index!r}, but the faces of {photo.name} are:{boxes}")
         side = (faces[index].box[2:] - faces[index].box[:2]).min()
         if side < self.min_face:
@@ -236,13 +258,22 @@ class FaceProcessor:
         """The component map of the aligned face: the user's, or the parser's without what lies beside the photo."""
         source = np.ones(size, np.uint8) if component_map is None else component_map
         brought = warp_map(source, matrix, aligned.shape[1::-1])
-        return brought if component_map is not None else brought * self.parser.parse(aligned)
+        if component_map is not None:
+            return brought
+        return brought * read_component_map(self.parser.parse(aligned), aligned.shape[1::-1])
 
+    @torch.no_grad()  # which is a thread's own
     def _recognise(self, pixels: np.ndarray, aligned: np.ndarray, face: DetectedFace | None) -> Tensor | None:
-        if self.recogniser is None:
+        if self.recognizer is None:
             return None
-        embedding = self.recogniser.embed(*((aligned, None) if face is None else (pixels, face.landmarks)))
-        return torch.as_tensor(embedding, dtype=torch.float32).detach().cpu()
+        embedding = self.recognizer.embed(*((aligned, None) if face is None else (pixels, face.landmarks)))
+        embedding = torch.as_tensor(embedding, dtype=torch.float32).cpu()
+        if embedding.ndim != 1 or not embedding.isfinite().all():
+            raise ValueError(
+                f"The recognizer gave an embedding of shape {tuple(embedding.shape)} with "
+                f"{(~embedding.isfinite()).sum()} values that are not finite, but must give one finite vector."
+            )
+        return embedding
 
     def _see(
         self, images: np.ndarray, hidden: Mapping[str, str]

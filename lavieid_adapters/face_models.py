@@ -7,7 +7,6 @@ import os
 import shutil
 import threading
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import nn
 
 from .components import CELEBAMASK_TO_COMPONENT
 from .extras import require
+from .features import DetectedFace
 from .lazy import LazyModel, files_fingerprint
 
 logger = logging.getLogger(__name__)
@@ -29,21 +29,6 @@ FFHQ_LANDMARKS = np.array(
     [[192.98138, 239.94708], [318.90277, 240.1936], [256.63416, 314.01935], [201.26117, 371.41043],
      [313.08905, 371.15118]]
 )  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class DetectedFace:
-    """A face in a photo.
-
-    Attributes:
-        box: Left, top, right and bottom, (4,), in pixels; may reach beyond the photo.
-        score: The detector's confidence, 0 to 1.
-        landmarks: x and y of the eyes, the nose and the corners of the mouth, left to right in the picture, (5, 2).
-    """
-
-    box: np.ndarray
-    score: float
-    landmarks: np.ndarray
 
 
 def execution_providers(device: torch.device) -> list:
@@ -151,9 +136,11 @@ class InsightFace:
             storage.download("models", self.pack, force=True, root=str(self.cache_dir))
             if self._folder is None:
                 raise OSError("it holds no .onnx files")
-        except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+        except BaseException as error:
             if not there:  # half a model pack would pass for a whole one
                 shutil.rmtree(target, ignore_errors=True)
+            if not isinstance(error, OSError | RuntimeError | zipfile.BadZipFile):
+                raise
             raise OSError(f"'{url}' cannot be had ({error}): try again, or unpack it to '{target}'.") from error
         finally:
             archive.unlink(missing_ok=True)  # as large as the pack
@@ -179,6 +166,7 @@ class FacexlibModel(LazyModel):
         return Path(self.weights_dir or default).expanduser() / self.url.rsplit("/", 1)[1]
 
     def find_fingerprint(self) -> str:
+        """That of the file, or its address if it is not there yet."""
         return files_fingerprint(self.path) if self.path.is_file() else self.url
 
     def build(self) -> nn.Module:
@@ -186,6 +174,12 @@ class FacexlibModel(LazyModel):
         raise NotImplementedError
 
     def load(self) -> nn.Module:
+        """Read the file, or download it first.
+
+        Raises:
+            OSError: If it is not there and cannot be had.
+            ValueError: If it is damaged, or holds other weights.
+        """
         path = self.path
         fetched = not path.is_file()
         if fetched:
@@ -214,6 +208,7 @@ class RetinaFace(FacexlibModel):
     max_side = 1280  # it works at full size: a photo of 12 million pixels would take a minute on a CPU
 
     def build(self) -> nn.Module:
+        """RetinaFace on a ResNet-50."""
         return require("facexlib.detection.retinaface", "face").RetinaFace("resnet50", device=torch.device("cpu"))
 
     @torch.no_grad()
@@ -234,6 +229,7 @@ class BiSeNet(FacexlibModel):
     url = f"{_FACEXLIB}v0.2.0/parsing_bisenet.pth"
 
     def build(self) -> nn.Module:
+        """BiSeNet for 19 classes."""
         return require("facexlib.parsing.bisenet", "face").BiSeNet(num_class=len(CELEBAMASK_TO_COMPONENT))
 
     @torch.no_grad()

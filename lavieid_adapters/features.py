@@ -12,6 +12,32 @@ from torch import Tensor
 from .identity import FACIAL_COMPONENTS
 
 
+@dataclass(frozen=True, eq=False)
+class DetectedFace:
+    """A face in a photo.
+
+    Attributes:
+        box: Left, top, right and bottom, (4,), in pixels; may reach beyond the photo.
+        score: The detector's confidence, 0 to 1.
+        landmarks: x and y of the eyes, the nose and the corners of the mouth, left to right in the picture, (5, 2).
+
+    Raises:
+        ValueError: If they are not numbers of these shapes.
+    """
+
+    box: np.ndarray
+    score: float
+    landmarks: np.ndarray
+
+    def __post_init__(self):
+        for name, shape in (("box", (4,)), ("landmarks", (5, 2))):
+            value = np.asarray(getattr(self, name), dtype=np.float32)
+            if value.shape != shape or not np.isfinite(value).all():
+                raise ValueError(f"A detected face's {name} is {value.tolist()}, but must be finite, of shape {shape}.")
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "score", float(self.score))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class FaceFeatures:
     """What a photo shows of a face.
@@ -29,7 +55,7 @@ class FaceFeatures:
         face_index: Which of them it is; None if the whole image was taken.
         landmarks: Its eyes, nose and corners of the mouth, (5, 2), in pixels of the photo; None likewise.
         score: The detector's confidence, 0 to 1; None likewise.
-        id_embedding: Identity embedding, (512,), float32; None without a recogniser.
+        id_embedding: Identity embedding, (512,), float32; None without a recognizer.
         vit_embeds: Embedding of each component, (m, projection), float32, of length 1, 0 where it is hidden; None
             without a vision model.
         vit_hidden_states: Feature maps, each (m, p, c), float32, 0 where it is hidden; None likewise.

@@ -90,14 +90,18 @@ class RouterHandle(Attachment):
             mask: (M,) or (identities, M), bool; False where a photo does not show the component.
             videos_per_prompt: The pipeline's `num_videos_per_prompt`.
             regions: For several identities in each video: where each of them is, as masks (height, width) or (frames,
-                height, width) of bool or 0 to 1 of any height and width; see `read_region`. Frames are those of the
-                latents. A token outside all regions is left alone, one in two of them is steered by both.
+                height, width) of bool or 0 to 1 of any height and width; arrays, tensors or images. Frames are those
+                of the token grid: the latents', or half as many in CogVideoX 1.5. A token outside all regions is left
+                alone, one in two of them is steered by both.
 
         Raises:
             ValueError, TypeError: If the tokens are not the router's; what was set before stays.
         """
         self._check_attached()
-        regions = None if regions is None else [read_region(region) for region in regions]
+        if regions is not None:
+            if not isinstance(regions, list | tuple):
+                raise TypeError(f"regions is a {type(regions).__name__}, but must be a list of masks, one an identity.")
+            regions = [read_region(region) for region in regions]
         conditioning = Conditioning(self.router, tokens, mask, videos_per_prompt, regions)
         if len(conditioning) == 1 and not tokens.requires_grad:  # what several become depends on the batch
             with torch.no_grad():

@@ -7,6 +7,7 @@ import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +16,12 @@ from .attachment import Attachment
 from .checkpoint import Adapter, upload
 from .decoder import RefiningDecoder
 from .encoder import LocalFacialEncoder
+from .face import FaceProcessor
 from .folder import ADAPTERS, Metadata, save_folder
 from .handle import RouterHandle
 from .hosts import Host
 from .identity import Identity
-from .reader import IdentityReader
+from .reader import IdentityReader, one_each
 from .router import LocalRouter
 from .strength import delegated, finite
 from .tam import TAM
@@ -50,6 +52,7 @@ class LaVieID(Attachment):
         self._enabled, self._attached = True, True
         self._notices: list[str] = []
         self._reader: IdentityReader | None = None
+        self._hub: dict[str, Any] = {}
         self._mark = uuid.uuid4().hex
         self._chunks, self._beta = (4, 0.2) if self.tam is None else (self.tam.config.chunks, self.tam.config.beta)
 
@@ -82,7 +85,8 @@ class LaVieID(Attachment):
         if self._reader is None:
             if self.encoder is None:
                 raise ValueError("These adapters have no encoder, which photos need: give an Identity or its file.")
-            self._reader = IdentityReader(self.encoder)
+            face = FaceProcessor.for_encoder(self.encoder, **self._hub)
+            self._reader = IdentityReader(self.encoder, face)
         return self._reader
 
     @reader.setter
@@ -92,7 +96,23 @@ class LaVieID(Attachment):
     def encode(self, photos, *, face_index=None, on_no_face: str = "raise", component_map=None) -> Identity:
         """Make an identity of a photo, or of several photos of one person, on the pipeline's device.
 
-        Arguments and errors are those of `IdentityReader`. Of an offloaded pipeline, these models rest on the CPU too.
+        Of an offloaded pipeline, the face models rest on the CPU between photos.
+
+        Args:
+            photos: A photo (path, http(s) URL, PIL image, array, open file), or a list of photos of the same person.
+            face_index: Of several faces the one that is meant, counted from left to right, or "largest".
+            on_no_face: "raise", or "whole_image" to take the picture as the face: for drawings.
+            component_map: A segmentation of the whole photo instead of the parser's: an image, or an array of class
+                ids, 0 for nothing and 1 to 6 for `FACIAL_COMPONENTS`.
+
+        The last three may be lists for a list of photos, one a photo.
+
+        Returns:
+            The identity; it says which components are hidden, and why.
+
+        Raises:
+            ValueError, TypeError: If a photo cannot be read, or shows no face, or several; see `FaceProcessor`.
+            OSError: If a photo or a model is not there and cannot be had.
         """
         device = self.pipe._execution_device
         self.reader.to(device, offload=self.pipe.vae.device.type != device.type)
@@ -105,34 +125,41 @@ class LaVieID(Attachment):
         videos_per_prompt: int = 1,
         *,
         regions: Sequence | None = None,
-        **photo,
+        face_index=None,
+        on_no_face: str = "raise",
+        component_map=None,
     ) -> None:
         """Set whose identity is generated from now on.
 
         Args:
-            identity: A photo (path, URL, PIL image, array, open file), an `Identity`, the path of its file, component
-                tokens (M, L, D) or (identities, M, L, D), or a list of these, one a prompt. A list within the list is
-                several photos of one person.
+            identity: A photo (path, http(s) URL, PIL image, array, open file), an `Identity`, the path of its file,
+                component tokens (M, L, D) or (identities, M, L, D), or a list of these, one a prompt. A list within
+                the list is several photos of one person.
             mask: For tokens: (M,) or (identities, M), bool; False where a photo does not show the component.
             videos_per_prompt: The pipeline's `num_videos_per_prompt`, where several identities are given.
             regions: Put the identities of the list into each video, by a mask for each; see `RouterHandle.set_tokens`.
-            photo: For photos: `face_index`, `on_no_face`, `component_map`; see `IdentityReader`.
+            face_index, on_no_face, component_map: For photos, as in `encode`; also lists, one an entry of the list.
 
         Raises:
             ValueError, TypeError: If the identity is not one that this router can use (another encoder's, other sizes),
                 or if a photo cannot be read. What was set before stays.
             OSError: If a file, or a model that reads photos, is not there and cannot be had.
         """
+        settings = {"face_index": face_index, "on_no_face": on_no_face, "component_map": component_map}
+        given = [name for name, value in settings.items() if value is not None and name != "on_no_face"]
+        if given and not any(map(_is_photo, _entries(identity))):
+            raise TypeError(f"{', '.join(given)} only go with photos, of which there is none.")
         handle = self._need_handle()
         if isinstance(identity, Tensor):
-            if photo:
-                raise TypeError(f"{', '.join(photo)} only go with photos.")
             handle.set_tokens(identity, mask, videos_per_prompt, regions)
             return
         if mask is not None:
             raise ValueError("mask goes with component tokens; an Identity carries its own.")
-        several = identity if isinstance(identity, list | tuple) else [identity]
-        identities = [self._read(i, photo) for i in several]
+        if isinstance(identity, list | tuple):
+            each = (one_each(value, len(identity)) for value in settings.values())
+            identities = [self._read(*entry) for entry in zip(identity, *each, strict=True)]
+        else:
+            identities = [self._read(identity, *settings.values())]
         if not identities:
             raise ValueError("No identity was given; to forget the one that is set, call clear().")
         shapes = {tuple(i.tokens.shape) for i in identities}
@@ -144,15 +171,16 @@ class LaVieID(Attachment):
         tokens, masks = zip(*((i.tokens.to(device), i.mask.to(device)) for i in identities), strict=True)
         handle.set_tokens(torch.stack(tokens), torch.stack(masks), videos_per_prompt, regions)
 
-    def _read(self, identity, photo: Mapping) -> Identity:
+    def _read(self, identity, face_index, on_no_face, component_map) -> Identity:
         if isinstance(identity, list | tuple):
-            identity = Identity.fuse([self._read(one, photo) for one in identity])
-        elif isinstance(identity, str | os.PathLike) and Path(identity).suffix == ".safetensors":
-            identity = Identity.load(identity)
+            each = (one_each(value, len(identity)) for value in (face_index, on_no_face, component_map))
+            identity = Identity.fuse([self._read(*entry) for entry in zip(identity, *each, strict=True)])
         elif isinstance(identity, Tensor):
             identity = Identity(identity, names=self.handle.strength.names)
+        elif _is_photo(identity):
+            identity = self.encode(identity, face_index=face_index, on_no_face=on_no_face, component_map=component_map)
         elif not isinstance(identity, Identity):
-            identity = self.encode(identity, **photo)
+            identity = Identity.load(identity)
         if identity.names != self.handle.strength.names:
             raise ValueError(
                 f"This identity has the components {', '.join(identity.names)}, but the router's are "
@@ -263,3 +291,16 @@ class LaVieID(Attachment):
         if self.handle is None:
             raise ValueError("No router is attached: these adapters have no 'router'.")
         return self.handle
+
+
+def _entries(identity) -> list:
+    """What a list of identities holds, lists within it too."""
+    if not isinstance(identity, list | tuple):
+        return [identity]
+    return [entry for part in identity for entry in _entries(part)]
+
+
+def _is_photo(identity) -> bool:
+    if isinstance(identity, str | os.PathLike):
+        return Path(identity).suffix != ".safetensors"
+    return not isinstance(identity, Tensor | Identity)

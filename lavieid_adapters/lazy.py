@@ -52,6 +52,8 @@ class LazyModel:
     def in_use(self) -> Iterator[nn.Module]:
         """The model, on its device for the length of the block; one user at a time."""
         with self._lock:
+            if self._at is not None and self._at[1] not in (torch.float32, self.compute_dtype):
+                self._module = self._at = None  # a cast has rounded its weights
             if self._module is None:
                 self._module = self.load().eval().requires_grad_(False)
                 self._fingerprint = self.find_fingerprint()
@@ -64,7 +66,7 @@ class LazyModel:
             finally:
                 if self.offload:
                     self._module.to("cpu")
-                    self._at = None
+                    self._at = torch.device("cpu"), self.compute_dtype
 
 
 @lru_cache

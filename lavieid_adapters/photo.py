@@ -194,3 +194,37 @@ def _download(url: str) -> bytes:
     except (requests.RequestException, HTTPError) as error:
         raise OSError(f"'{url}' cannot be had ({error}): check it, or download the photo yourself.") from error
     return bytes(data)
+
+
+def open_labels(path: str | os.PathLike, what: str, size: tuple[int, int] | None = None) -> Image.Image:
+    """An image file that holds a mask or class ids, decoded if its size, and `size` if that is given, allow it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no image, is damaged, too large or of another size.
+    """
+    name = f"The {what} '{path}'"
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no {what} '{path}'.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{name} is not an image that Pillow reads.") from error
+    except (Image.DecompressionBombError, *_BROKEN) as error:
+        raise ValueError(f"{name} is too large, or damaged ({error}): save it again.") from error
+    with image:
+        width, height = image.size
+        if size is not None and image.size != size:
+            raise ValueError(
+                f"{name} has {width} × {height} pixels, but the photo has {size[0]} × {size[1]}: segment the upright "
+                "photo at its own size."
+            )
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"{name} has {width} × {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million.")
+        try:
+            image.load()
+        except _BROKEN as error:
+            raise ValueError(f"{name} is damaged ({error}): save it again.") from error
+    return image

@@ -47,7 +47,8 @@ def attach_lavieid(
             None gives fresh ones of the pipe's dimensions, which change nothing until they are trained.
         block_idx: The block that the router follows; that of the checkpoint, or 0, if None.
         names: Names of the components, if they are not the `FACIAL_COMPONENTS`.
-        kwargs: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
+        kwargs: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`. The models that
+            read photos take `token`, `cache_dir` and `local_files_only` as well.
 
     Returns:
         The object that has `set_identity`, the strengths, `refine`, `save_pretrained` and `detach`.
@@ -81,6 +82,7 @@ def attach_lavieid(
             f"{channels}: use the adapters of this base model."
         )
     lavieid = LaVieID(pipe, adapters, metadata, host)
+    lavieid._hub = {key: kwargs[key] for key in ("cache_dir", "token", "local_files_only") if key in kwargs}
     if fresh:
         lavieid._notices.append(_UNTRAINED)
     if lavieid.router is not None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +11,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .encoder import LocalFacialEncoder
+from .encoder import CLIP, EVA02_CLIP, LocalFacialEncoder
 from .face import FaceProcessor
 from .features import FaceFeatures
 from .identity import FACIAL_COMPONENTS, Identity
+from .layers import versions
 from .photo import Photo
 
 _KEPT = 64  # identities in memory, of 0.8 MB each
+_FORMAT = 1  # to be raised when the same photo and models are to give another identity
 
 
 class IdentityReader:
@@ -24,8 +27,12 @@ class IdentityReader:
 
     Args:
         encoder: The encoder that the router was trained with.
-        face: What reads faces; that of the encoder's vision model if None.
+        face: What reads faces; `FaceProcessor.for_encoder(encoder)` if None.
         cache_dir: A folder of `Identity` files, for what has been read before; None keeps it in memory alone.
+
+    Raises:
+        ValueError: If the processor does not give what the encoder was trained with, or if identities are to be kept
+            on disk though a part of the processor has no `fingerprint`.
     """
 
     def __init__(
@@ -34,42 +41,59 @@ class IdentityReader:
         face: FaceProcessor | None = None,
         cache_dir: str | os.PathLike | None = None,
     ):
-        c = encoder.config
         self.encoder, self.cache_dir = encoder, cache_dir
-        self.face = face or FaceProcessor.from_pretrained(
-            vision_model=c.vision_model, num_scales=c.num_scales, grayscale=c.grayscale
-        )
-        for part in ("recogniser", "vision"):
-            if getattr(self.face, part) is None:
-                raise ValueError(f"The face processor has no {part}, whose features an identity needs: give it one.")
+        self.face = FaceProcessor.for_encoder(encoder) if face is None else face
+        _check_fit(self.face, encoder)
+        if cache_dir is not None and self.face.fingerprint is None:
+            nameless = [type(part).__name__ for part in self.face.parts if getattr(part, "fingerprint", None) is None]
+            raise ValueError(
+                f"Identities cannot be kept in '{cache_dir}': give {', '.join(nameless)} an attribute `fingerprint`, a "
+                "str that changes with its results."
+            )
         self._device, self._offload = encoder.device, False
         self._kept: OrderedDict[tuple, Identity] = OrderedDict()
+        self._lock = threading.RLock()
+        self._digest: tuple[tuple, str] | None = None
 
     def to(self, device: str | torch.device, offload: bool = False) -> "IdentityReader":
         """Work on `device`; with `offload`, all models rest on the CPU between photos."""
-        self._device, self._offload = torch.device(device), offload
-        self.face.to(device, offload)
+        with self._lock:
+            self._device, self._offload = torch.device(device), offload
+            self.face.to(device, offload)
         return self
 
     def __call__(self, photos, *, face_index=None, on_no_face: str = "raise", component_map=None) -> Identity:
-        """Read one person.
+        """Read one person. What has been read before is not read again, though a URL is fetched to be compared.
 
         Args:
-            photos: A photo, as `Photo` takes it, or a list of photos of the same person, which are fused.
-            face_index, on_no_face, component_map: As in `FaceProcessor`; for a list of photos also lists, one a photo.
+            photos: A photo (path, http(s) URL, PIL image, array, open file), or a list of photos of the same person,
+                which are fused.
+            face_index: Of several faces the one that is meant, counted from left to right, or "largest".
+            on_no_face: "raise", or "whole_image" to take the picture as the face: for drawings.
+            component_map: A segmentation of the whole photo instead of the parser's: an image, or an array of class
+                ids, 0 for nothing and 1 to 6 for `FACIAL_COMPONENTS`.
+
+        The last three may be lists for a list of photos, one a photo.
+
+        Returns:
+            The identity, on the CPU; it says which components are hidden, and why.
 
         Raises:
             ValueError, TypeError, OSError: As `FaceProcessor`, for the first photo that cannot be read.
         """
-        if not isinstance(photos, list | tuple):
-            return self._read(photos, face_index, on_no_face, component_map)
-        settings = [_each(value, len(photos)) for value in (face_index, on_no_face, component_map)]
-        return Identity.fuse([self._read(photo, *args) for photo, *args in zip(photos, *settings, strict=True)])
+        with self._lock:
+            if not isinstance(photos, list | tuple):
+                return self._read(photos, face_index, on_no_face, component_map)
+            settings = (one_each(value, len(photos)) for value in (face_index, on_no_face, component_map))
+            return Identity.fuse([self._read(photo, *args) for photo, *args in zip(photos, *settings, strict=True)])
 
     def _read(self, photo, face_index, on_no_face: str, component_map) -> Identity:
+        for value in (face_index, on_no_face, component_map):
+            if isinstance(value, list | tuple):
+                raise TypeError(f"{value} is a list for a single photo: give the photos as a list, too.")
         photo = Photo(photo)
-        question = photo.digest, face_index, on_no_face, _content(component_map)
-        key, file = self._place(question)
+        request = photo.digest, face_index, on_no_face, _content(component_map)
+        key, file = self._cache_key(request)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
@@ -77,7 +101,7 @@ class IdentityReader:
         if identity is None:
             features = self.face(photo, face_index=face_index, on_no_face=on_no_face, component_map=component_map)
             identity = self._encode(features)
-            key, file = self._place(question)  # models that have been downloaded only now can tell themselves apart
+            key, file = self._cache_key(request)  # the encoder may have moved, and models been downloaded
             if file is not None:
                 identity.save(file)
         self._kept[key] = identity
@@ -85,13 +109,16 @@ class IdentityReader:
             self._kept.popitem(last=False)
         return identity
 
-    def _place(self, question: tuple) -> tuple[tuple, Path | None]:
-        """Under which key, and in which file, the answer to a question is kept."""
-        known = self.face.fingerprint
-        key = (*question, self.encoder.fingerprint(), known or self.face)
-        if self.cache_dir is None or known is None:
+    def _cache_key(self, request: tuple) -> tuple[tuple, Path | None]:
+        """Under which key, and in which file, the identity of a request is kept."""
+        fingerprint = self.face.fingerprint
+        current = versions(self.encoder.parameters())
+        if self._digest is None or self._digest[0] != current:
+            self._digest = current, self.encoder.weights_digest()
+        key = (*request, self._digest[1], fingerprint or self.face)
+        if self.cache_dir is None:
             return key, None
-        name = hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()
+        name = hashlib.blake2b(repr((*key, _FORMAT)).encode(), digest_size=16).hexdigest()
         return key, Path(self.cache_dir).expanduser() / f"{name}.safetensors"
 
     @torch.no_grad()
@@ -120,12 +147,28 @@ def _load(file: Path | None) -> Identity | None:
         return None
 
 
-def _each(value, count: int) -> Sequence:
+def one_each(value, count: int) -> Sequence:
+    """A setting for each of several photos: the same for all, unless it is a list."""
     if not isinstance(value, list | tuple):
         return [value] * count
     if len(value) != count:
         raise ValueError(f"{len(value)} settings for {count} photos: give one for all, or one each.")
     return value
+
+
+def _check_fit(face: FaceProcessor, encoder: LocalFacialEncoder) -> None:
+    for part in ("recognizer", "vision"):
+        if getattr(face, part) is None:
+            raise ValueError(f"The face processor has no {part}, whose features an identity needs: give it one.")
+    c, remedy = encoder.config, "use FaceProcessor.for_encoder(encoder)."
+    if face.grayscale != c.grayscale:
+        raise ValueError(f"The processor has grayscale={face.grayscale}, but the encoder {c.grayscale}: {remedy}")
+    scales = getattr(face.vision, "num_scales", c.num_scales)
+    if scales != c.num_scales:
+        raise ValueError(f"The processor gives {scales} feature maps, but the encoder takes {c.num_scales}: {remedy}")
+    models = {getattr(face.vision, "name", c.vision_model), c.vision_model}
+    if models == {CLIP, EVA02_CLIP}:  # which are of one size
+        raise ValueError(f"The processor has '{face.vision.name}', but the encoder takes '{c.vision_model}': {remedy}")
 
 
 def _content(component_map) -> str | None:

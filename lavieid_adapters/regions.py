@@ -8,33 +8,31 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
+
+from .photo import open_labels
 
 
 def read_region(source) -> Tensor:
     """A region mask as (1 or f, h, w), float32, 0 to 1.
 
     Args:
-        source: The path of an image, a PIL image, or an array or tensor (h, w) or (f, h, w) of bool, uint8 (0 to 255)
-            or floats from 0 to 1.
+        source: The path of an image, a PIL image, or an array or tensor (h, w) or (f, h, w) of bool, 0 and 1, uint8
+            up to 255, or floats from 0 to 1.
 
     Raises:
         ValueError, TypeError: If it is none of these, has other values, or is empty.
     """
     if isinstance(source, str | os.PathLike):
-        try:
-            with Image.open(source) as image:
-                source = image.convert("L")
-        except UnidentifiedImageError as error:
-            raise ValueError(f"The region '{source}' is not an image that Pillow reads.") from error
+        source = open_labels(source, "region")
     if isinstance(source, Image.Image):
         source = np.array(source.convert("L"))
     if not isinstance(source, np.ndarray | Tensor):
         raise TypeError(f"A region is an image, an array or a tensor, not {type(source)}.")
     # Arrays are copied: PyTorch takes no mirrored and no read-only ones.
     region = torch.tensor(source.copy()) if isinstance(source, np.ndarray) else source.detach().cpu()
-    scale = 255 if region.dtype == torch.uint8 else 1
+    scale = 255 if region.dtype == torch.uint8 and region.numel() and region.max() > 1 else 1
     region = region.float() / scale
     if region.ndim not in (2, 3):
         raise ValueError(
@@ -53,7 +51,7 @@ def check_frames(regions: Sequence[Tensor], frames: int) -> None:
         if len(region) not in (1, frames):
             raise ValueError(
                 f"A region has {len(region)} frames, but the video tokens have {frames}: give one mask for all, or one "
-                "for each latent frame."
+                "for each frame of the token grid."
             )
 
 

@@ -3,8 +3,6 @@
 # b batch · m components · l tokens a component · n video tokens · h heads · d channels of a head
 # D token_dim · D' dim · r routes: the m components, and the background after them if the router has one
 
-from dataclasses import dataclass, fields
-
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
@@ -13,35 +11,7 @@ from torch import Tensor, nn
 from . import consisid, kernels
 from .checkpoint import Adapter
 from .layers import CrossAttention, LayerNorm, Linear, split_heads, zero_init
-
-
-@dataclass
-class PreparedIdentity:
-    """All of eqs. 2 and 3 that does not depend on the video tokens, computed once an identity instead of once a step.
-
-    With x the video token after layer norm without gain and bias, logits are `route_weight @ x + route_bias`, scores
-    of a head are `(query_weight @ x) · key + key_bias`. Both weights hold the layer norms' gains and have rows of
-    mean zero, so that they give the same for a token whose mean has not been taken off.
-    """
-
-    route_weight: Tensor  # b r D'
-    route_bias: Tensor  # b r, float32; the lowest number where a component is masked
-    visible: Tensor  # b m, float32; 0 where a component is masked
-    query_weight: Tensor  # (h d) D'
-    key: Tensor  # b h (m l) d, divided by the root of d
-    key_bias: Tensor  # b h (m l), float32
-    value: Tensor  # b h (m l) d
-    out_weight: Tensor  # D' (h d)
-
-    def select(self, index: Tensor | slice) -> "PreparedIdentity":
-        """The prepared form of the batch in which sample i shows identity index[i]."""
-        shared = ("query_weight", "out_weight")
-        return PreparedIdentity(
-            **{
-                f.name: getattr(self, f.name) if f.name in shared else getattr(self, f.name)[index]
-                for f in fields(self)
-            }
-        )
+from .prepared import PreparedIdentity
 
 
 class LocalRouter(Adapter):

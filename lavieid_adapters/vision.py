@@ -76,6 +76,12 @@ class VisionModel(LazyModel):
         return nn.functional.normalize(embeds.float(), dim=-1), [h.float() for h in hidden]
 
     def load(self) -> nn.Module:
+        """Read the weights, or download them first.
+
+        Raises:
+            OSError: If they are not there and cannot be had.
+            ValueError: If they are damaged, or of another model.
+        """
         self._read_configs()
         cls = CLIPVisionModelWithProjection
         if self._config.model_type == "timm_wrapper":

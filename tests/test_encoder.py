@@ -151,7 +151,7 @@ def test_from_consisid_takes_sizes_and_weights_of_its_extractor(tmp_path):
         "tokens_per_component": 8,
         "token_dim": 32,
         "ff_mult": 2,
-        "vision_model": "timm/eva02_large_patch14_clip_336.merged2b_s6b_b61k",
+        "vision_model": "timm/eva02_large_patch14_clip_336.merged2b",
         "grayscale": True,
     }
     assert settings.items() <= dict(encoder.config).items()

@@ -88,7 +88,7 @@ def processor(models):
     """A processor of those models with other parts or settings, and without the fallback."""
 
     def make(**parts) -> FaceProcessor:
-        taken = {name: getattr(models, name) for name in ("recogniser", "parser", "vision")}
+        taken = {name: getattr(models, name) for name in ("recognizer", "parser", "vision")}
         return FaceProcessor(**{"detectors": models.detectors[:1], **taken, **parts})
 
     return make
@@ -150,7 +150,7 @@ def test_the_parser_and_the_hand_made_map_agree(models, astronaut):
 
 
 def test_the_features_are_those_of_the_face_and_of_each_components_image(models, astronaut):
-    expected = models.recogniser.embed(photo("astronaut"), astronaut.landmarks)
+    expected = models.recognizer.embed(photo("astronaut"), astronaut.landmarks)
     torch.testing.assert_close(astronaut.id_embedding, torch.from_numpy(expected))
     embeds, maps = models.vision.encode(astronaut.component_images)
     torch.testing.assert_close(astronaut.vit_embeds, embeds)
@@ -197,7 +197,7 @@ def test_a_photo_that_lies_on_its_side_is_set_upright(processor, tmp_path, suffi
 
 
 def test_a_photo_that_is_scaled_down_takes_a_map_of_its_own_size(processor, monkeypatch):
-    read = processor(vision=None, recogniser=None)
+    read = processor(vision=None, recognizer=None)
     large = np.repeat(np.repeat(photo("astronaut"), 2, axis=0), 2, axis=1)
     classes = np.asarray(Image.open(HAND_MADE)).repeat(2, axis=0).repeat(2, axis=1)
     whole = read(large, component_map=classes)
@@ -340,9 +340,9 @@ def test_a_drawing_is_taken_as_a_whole_on_grey(processor, size):
         np.testing.assert_allclose(features.aligned[b, a].astype(int), picture[y, x].astype(int), atol=12)
 
 
-def test_of_a_whole_image_the_recogniser_is_given_all_of_it(processor, models):
+def test_of_a_whole_image_the_recognizer_is_given_all_of_it(processor, models):
     features = processor(parser=Parser(STRIPES))(drawing(), on_no_face="whole_image")
-    expected = models.recogniser.embed(features.aligned, None)
+    expected = models.recognizer.embed(features.aligned, None)
     torch.testing.assert_close(features.id_embedding, torch.from_numpy(expected))
     assert (features.vit_embeds.norm(dim=-1) > 0.99).all()
 
@@ -385,13 +385,13 @@ def test_without_detectors_there_is_only_the_whole_image(processor):
 def test_beyond_the_photo_there_are_no_components(processor):
     """The left half of the face is cut off."""
     cut, shift = photo("astronaut")[:, 224:], (224, 0)
-    read = processor(detectors=(Detector(*known(shift=shift)),), parser=Parser(STRIPES[:, None]), recogniser=None)
+    read = processor(detectors=(Detector(*known(shift=shift)),), parser=Parser(STRIPES[:, None]), recognizer=None)
     features = read(cut)
     inside = warp_map(np.ones(cut.shape[:2], np.uint8), features.matrix, (512, 512)) == 1
     assert not inside[:, :200].any() and inside[:, 300:].any()
     np.testing.assert_array_equal(features.component_map, np.where(inside, STRIPES[:, None], 0))
     assert features.landmarks[0, 0] < 0 and features.boxes[0, 0] < 0
-    whole = processor(detectors=(Detector(*known()),), parser=Parser(STRIPES[:, None]), recogniser=None)(
+    whole = processor(detectors=(Detector(*known()),), parser=Parser(STRIPES[:, None]), recognizer=None)(
         photo("astronaut")
     )
     assert (whole.component_map == STRIPES[:, None]).mean() > 0.99
@@ -402,7 +402,7 @@ def test_beyond_the_photo_there_are_no_components(processor):
 def test_a_component_beyond_the_photo_is_hidden(processor):
     """The parser sees six columns, of which the photo's border hides the left ones."""
     cut, shift = photo("astronaut")[:, 224:], (224, 0)
-    read = processor(detectors=(Detector(*known(shift=shift)),), parser=Parser(STRIPES), recogniser=None)
+    read = processor(detectors=(Detector(*known(shift=shift)),), parser=Parser(STRIPES), recognizer=None)
     assert list(read(cut).hidden) == ["eyebrows", "eyes"]
 
 
@@ -455,7 +455,7 @@ def test_a_photo_without_any_component_is_an_error(processor, by):
 
 
 def test_each_part_may_be_an_object_with_its_one_method():
-    class Recogniser:
+    class Recognizer:
         def embed(self, image, landmarks):
             return np.arange(512) + (0 if landmarks is None else landmarks[0, 0])
 
@@ -470,7 +470,7 @@ def test_each_part_may_be_an_object_with_its_one_method():
             assert images.shape[1:] == (20, 20, 3) and images.dtype == np.uint8
             return torch.ones(len(images), 3) / 3**0.5, [torch.ones(len(images), 2, 7)] * 4
 
-    parts = (Detector(*known()),), Recogniser(), Aligner(), Parser(STRIPES), Vision()
+    parts = (Detector(*known()),), Recognizer(), Aligner(), Parser(STRIPES), Vision()
     features = FaceProcessor(*parts)(photo("astronaut"))
     assert (features.aligned == 9).all()
     np.testing.assert_array_equal(features.component_map, np.broadcast_to(STRIPES, (512, 512)))
@@ -497,8 +497,8 @@ def test_of_a_hidden_component_the_vision_model_is_not_asked():
     assert vision.seen == 4
 
 
-def test_the_recogniser_and_the_vision_model_may_be_left_out(processor):
-    features = processor(recogniser=None, vision=None)(photo("astronaut"), component_map=HAND_MADE)
+def test_the_recognizer_and_the_vision_model_may_be_left_out(processor):
+    features = processor(recognizer=None, vision=None)(photo("astronaut"), component_map=HAND_MADE)
     assert (features.id_embedding, features.vit_embeds, features.vit_hidden_states) == (None, None, None)
     assert features.component_images.shape == (6, 512, 512, 3)
 
@@ -523,7 +523,7 @@ def test_with_a_component_map_the_parser_is_not_asked(processor):
 def test_models_given_to_from_pretrained_take_the_place_of_its_own(face_models):
     detector = Detector(*known())
     read = FaceProcessor.from_pretrained(
-        "no such pack", detectors=(detector,), recogniser=None, parser=None, vision=None, min_face=10
+        "no such pack", detectors=(detector,), recognizer=None, parser=None, vision=None, min_face=10
     )
     assert read.parts == [detector, read.aligner] and read.min_face == 10
     assert read(photo("astronaut"), component_map=HAND_MADE).score == pytest.approx(0.9)
@@ -538,12 +538,12 @@ def test_every_part_that_can_be_placed_is_placed(processor, offload):
         def place(self, device, offload=False):
             self.at.append((device, offload))
 
-    first, parser, recogniser = Placed(), Placed(), Placed()
-    read = processor(detectors=(first, Detector()), recogniser=recogniser, parser=parser, vision=None)
+    first, parser, recognizer = Placed(), Placed(), Placed()
+    read = processor(detectors=(first, Detector()), recognizer=recognizer, parser=parser, vision=None)
     assert not first.at
     assert read.to("cuda:1", offload) is read
-    assert first.at == parser.at == recogniser.at == [(torch.device("cuda:1"), offload)]
-    read = processor(detectors=(first,), recogniser=first, parser=parser, vision=None)
+    assert first.at == parser.at == recognizer.at == [(torch.device("cuda:1"), offload)]
+    read = processor(detectors=(first,), recognizer=first, parser=parser, vision=None)
     read.to("cpu")
     assert len(first.at) == 2  # one part in two roles is placed once
 
@@ -563,7 +563,7 @@ def test_the_fingerprint_tells_models_and_settings_apart(models, processor, face
         processor(min_face=16),
         processor(min_area=0.01),
         processor(vision=None),
-        processor(recogniser=None, detectors=()),
+        processor(recognizer=None, detectors=()),
     ]
     prints = [models.fingerprint, *(other.fingerprint for other in others)]
     assert len(set(prints)) == len(prints)
@@ -576,11 +576,77 @@ def test_the_fingerprint_tells_which_part_does_what():
             self.fingerprint = name
 
     a, b = Both("a"), Both("b")
-    assert FaceProcessor((a, b), recogniser=a).fingerprint != FaceProcessor((b, a), recogniser=a).fingerprint
-    assert FaceProcessor((a, b), recogniser=a).fingerprint != FaceProcessor((a, b), recogniser=b).fingerprint
+    assert FaceProcessor((a, b), recognizer=a).fingerprint != FaceProcessor((b, a), recognizer=a).fingerprint
+    assert FaceProcessor((a, b), recognizer=a).fingerprint != FaceProcessor((a, b), recognizer=b).fingerprint
 
 
 def test_with_a_part_that_cannot_be_told_apart_there_is_no_fingerprint(processor):
     assert processor().fingerprint is not None
     assert processor(parser=Parser(STRIPES)).fingerprint is None
     assert processor(detectors=(Detector(),)).fingerprint is None
+
+
+# what the parts give
+
+
+@pytest.mark.parametrize(
+    ("part", "gives", "message"),
+    [
+        ("recognizer", np.full(512, np.nan, np.float32), "with 512 values that are not finite"),
+        ("recognizer", np.zeros((1, 512), np.float32), r"embedding of shape \(1, 512\)"),
+        ("parser", np.full((512, 512), 17), r"CELEBAMASK_TO_COMPONENT"),
+        ("parser", np.ones((256, 256), np.uint8), r"\(256, 256\)"),
+        ("parser", torch.ones(512, 512, dtype=torch.uint8), "must be an image or an array of integers"),
+    ],
+)  # fmt: skip
+def test_what_a_part_of_the_users_gives_is_checked(face_models, part, gives, message):
+    class Part:
+        def embed(self, image, landmarks):
+            return gives
+
+        def parse(self, aligned):
+            return gives
+
+    parts = {"recognizer": None, "vision": None, part: Part()}
+    face = FaceProcessor.from_pretrained(face_models.pack, weights_dir=face_models.weights, **parts)
+    with pytest.raises((ValueError, TypeError), match=message):
+        face(photo("astronaut"))
+
+
+def test_a_detected_face_is_checked_and_takes_lists_and_tensors():
+    face = DetectedFace([1, 2, 3, 4], torch.tensor(0.5), torch.ones(5, 2))
+    assert face.box.shape == (4,) and face.landmarks.shape == (5, 2) and face.score == 0.5
+    with pytest.raises(ValueError, match=r"box is .* of shape \(4,\)"):
+        DetectedFace([1, 2, 3], 0.5, np.ones((5, 2)))
+    with pytest.raises(ValueError, match=r"landmarks is .* of shape \(5, 2\)"):
+        DetectedFace([1, 2, 3, 4], 0.5, np.full((5, 2), np.nan))
+
+
+def test_no_part_builds_a_graph(face_models):
+    modes = []
+
+    class Recognizer:
+        def embed(self, image, landmarks):
+            modes.append(torch.is_grad_enabled())
+            return torch.ones(512)
+
+    class Vision:
+        image_size = 28
+
+        def encode(self, images):
+            modes.append(torch.is_grad_enabled())
+            return torch.ones(len(images), 8), [torch.ones(len(images), 5, 16)]
+
+    parts = {"recognizer": Recognizer(), "vision": Vision()}
+    FaceProcessor.from_pretrained(face_models.pack, weights_dir=face_models.weights, **parts)(photo("astronaut"))
+    assert modes == [False, False]
+
+
+def test_a_fallback_that_cannot_be_had_does_not_stop_the_answer(face_models, tmp_path, caplog):
+    face = FaceProcessor.from_pretrained(face_models.pack, weights_dir=tmp_path, recognizer=None, vision=None)
+    face.parser = FaceProcessor.from_pretrained(weights_dir=face_models.weights).parser
+    with pytest.raises(ValueError, match="No face was found"):
+        face(np.zeros((100, 100, 3), np.uint8))
+    assert "RetinaFace was not asked" in caplog.text and "detection_Resnet50_Final.pth" in caplog.text
+    with pytest.raises(OSError, match=r"detection_Resnet50_Final\.pth"):  # where nothing else has looked
+        FaceProcessor(face.detectors[1:], parser=face.parser)(photo("astronaut"))

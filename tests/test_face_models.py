@@ -185,7 +185,7 @@ def test_a_folder_without_models_is_named(tmp_path):
     assert str(tmp_path) in str(caught.value)
 
 
-def test_a_pack_without_a_recogniser_detects_and_says_what_it_lacks(pack):
+def test_a_pack_without_a_recognizer_detects_and_says_what_it_lacks(pack):
     (pack / "rec_tiny.onnx").unlink()
     model = InsightFace(pack)
     assert len(model.detect(photo("astronaut"))) == 1

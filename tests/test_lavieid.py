@@ -457,8 +457,8 @@ class Stub:
 
 def test_a_photo_becomes_an_identity_and_changes_the_video(pipe, adapters, tmp_path):
     with tempfile.TemporaryDirectory() as models:
-        face = small_faces(models)
         adapters["encoder"] = tiny.encoder(id_dim=520)
+        face = small_faces(adapters["encoder"], models)
         photo = tmp_path / "photo.png"
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 80, 3), np.uint8)).save(photo)
         before = generate(pipe)
@@ -535,7 +535,7 @@ def test_two_people_share_a_video_by_regions(pipe, adapters):
 
 def test_what_was_read_of_a_person_is_gone_with_the_adapters(pipe, adapters):
     lavieid = attach_lavieid(pipe, adapters)
-    reader = IdentityReader(lavieid.encoder, FaceProcessor((), recogniser=object(), parser=object(), vision=object()))
+    reader = IdentityReader(lavieid.encoder, FaceProcessor((), recognizer=object(), parser=object(), vision=object()))
     lavieid.reader = reader
     reference = weakref.ref(reader)
     del reader
@@ -544,3 +544,25 @@ def test_what_was_read_of_a_person_is_gone_with_the_adapters(pipe, adapters):
     lavieid.detach()
     gc.collect()
     assert reference() is None
+
+
+def test_settings_go_with_the_photos_one_each(pipe, adapters):
+    with attach_lavieid(pipe, adapters) as lavieid:
+        stub = lavieid.reader = Stub()
+        lavieid.set_identity(["group.jpg", "group.jpg"], face_index=[0, 2])
+        assert [settings["face_index"] for _, settings in stub.asked] == [0, 2]
+        lavieid.set_identity([["a.jpg", "b.jpg"], "c.jpg"], face_index=[[3, 4], 5])
+        assert [settings["face_index"] for _, settings in stub.asked[2:]] == [3, 4, 5]
+        with pytest.raises(ValueError, match="3 settings for 2 photos"):
+            lavieid.set_identity(["a.jpg", "b.jpg"], face_index=[1, 2, 3])
+        with pytest.raises(TypeError, match="face_index, component_map only go with photos"):
+            lavieid.set_identity([Identity(tiny.tokens())], face_index=1, component_map="map.png")
+        with pytest.raises(TypeError, match="unexpected keyword"):
+            lavieid.set_identity("a.jpg", face_indx=1)
+
+
+def test_hub_settings_reach_the_models_that_read_photos(pipe, adapters, tmp_path):
+    attach_lavieid(pipe, adapters).save_pretrained(tmp_path / "adapters")
+    with attach_lavieid(build()[0], tmp_path / "adapters", cache_dir=tmp_path, local_files_only=True) as lavieid:
+        assert lavieid.reader.face.vision._kwargs["local_files_only"] is True
+        assert lavieid.reader.face.recognizer.cache_dir == tmp_path

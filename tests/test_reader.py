@@ -16,6 +16,7 @@ pytest.importorskip("facexlib")
 pytest.importorskip("skimage")
 
 from lavieid_adapters import FACIAL_COMPONENTS, DetectedFace, FaceProcessor, Identity, IdentityReader, reader
+from lavieid_adapters.encoder import EVA02_CLIP
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`estimate` is deprecated:FutureWarning"),
@@ -25,7 +26,7 @@ HAND_MADE = Path(__file__).parent / "assets" / "astronaut_components.png"
 
 
 class Known:
-    """A detector that knows the astronaut, a parser of stripes and a recogniser in one, which counts its calls."""
+    """A detector that knows the astronaut, a parser of stripes and a recognizer in one, which counts its calls."""
 
     def __init__(self, fingerprint: str | None = "known", faces: int = 1):
         self.calls, self.count = 0, faces
@@ -271,12 +272,12 @@ def test_other_models_do_not_take_what_these_have_kept(face_models, encoder, tmp
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_with_a_part_that_cannot_be_told_apart_nothing_is_kept_on_disk(known, encoder, tmp_path):
+def test_with_a_part_that_cannot_be_told_apart_nothing_can_be_kept_on_disk(known, encoder, tmp_path):
     face, part = known(Known(fingerprint=None))
-    read = IdentityReader(encoder, face, tmp_path / "cache")
-    first = read(photo("astronaut"))
-    assert not (tmp_path / "cache").exists()
-    assert read(photo("astronaut")) is first and part.calls == 1
+    with pytest.raises(ValueError, match="give Known an attribute `fingerprint`"):
+        IdentityReader(encoder, face, tmp_path / "cache")
+    read = IdentityReader(encoder, face)
+    assert read(photo("astronaut")) is read(photo("astronaut")) and part.calls == 1
 
 
 def test_a_damaged_file_in_the_cache_does_not_stop_a_reader(known, encoder, tmp_path):
@@ -397,9 +398,9 @@ def test_an_encoder_of_another_vision_model_is_refused(known):
         IdentityReader(tiny.encoder(id_dim=24), known()[0])(photo("astronaut"))
 
 
-@pytest.mark.parametrize("left_out", ["recogniser", "vision"])
+@pytest.mark.parametrize("left_out", ["recognizer", "vision"])
 def test_a_processor_without_a_part_that_identities_need_is_refused(models, encoder, left_out):
-    parts = {"recogniser": models.recogniser, "vision": models.vision, left_out: None}
+    parts = {"recognizer": models.recognizer, "vision": models.vision, left_out: None}
     face = FaceProcessor(models.detectors, parser=models.parser, **parts)
     with pytest.raises(ValueError, match=left_out):
         IdentityReader(encoder, face)(photo("astronaut"), component_map=HAND_MADE)
@@ -416,3 +417,41 @@ def test_what_is_read_on_the_day_of_the_download_is_found_again(hub, face_models
     again = reader()
     assert torch.equal(again(photo("astronaut"), component_map=HAND_MADE).tokens, first.tokens)
     assert again.face.vision._module is None
+
+
+# what must fit
+
+
+def test_a_processor_that_sees_other_than_the_encoder_is_refused(face_models):
+    def reader(**processor):
+        return IdentityReader(
+            tiny.encoder(id_dim=524), FaceProcessor.from_pretrained(face_models.pack, face_models.clip, **processor)
+        )
+
+    assert reader()
+    with pytest.raises(ValueError, match=r"grayscale=True, but the encoder False: use FaceProcessor\.for_encoder"):
+        reader(grayscale=True)
+    with pytest.raises(ValueError, match="gives 3 feature maps, but the encoder takes 5"):
+        reader(num_scales=3)
+    with pytest.raises(ValueError, match=r"has 'timm/eva02.*but the encoder takes 'openai/clip"):
+        IdentityReader(tiny.encoder(id_dim=524), FaceProcessor.from_pretrained(vision_model=EVA02_CLIP))
+
+
+def test_an_encoder_that_goes_on_training_is_not_answered_from_the_cache(known, encoder, tmp_path):
+    face, part = known()
+    read = IdentityReader(encoder, face, tmp_path)
+    first = read(photo("astronaut"))
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.mul_(1.5)  # the signs, and so the fingerprint, stay
+    second = read(photo("astronaut"))
+    assert second.fingerprint == first.fingerprint
+    assert not torch.equal(second.tokens, first.tokens)
+    assert same(IdentityReader(encoder, face, tmp_path)(photo("astronaut")), second)
+    assert part.calls == 2
+
+
+def test_a_list_of_settings_needs_a_list_of_photos(known, encoder):
+    face, _ = known()
+    with pytest.raises(TypeError, match="is a list for a single photo"):
+        IdentityReader(encoder, face)(photo("astronaut"), face_index=[0])

@@ -467,3 +467,28 @@ def test_the_kernels_with_regions_equal_the_plain_form(batch):
         wanted = wanted - exact[0]
         assert wanted.norm() > 0.01 * exact[0].norm()
         assert (got - wanted).norm() < bound * wanted.norm()
+
+
+def test_a_mask_of_bytes_may_be_of_zeros_and_ones():
+    ones = np.ones((4, 6), np.uint8)
+    assert read_region(ones).max() == 1
+    assert read_region(ones * 255).max() == 1
+
+
+def test_a_bomb_and_a_broken_file_are_refused_by_name(tmp_path, monkeypatch):
+    Image.fromarray(np.full((40, 60), 255, np.uint8)).save(tmp_path / "mask.png")
+    assert read_region(tmp_path / "mask.png").shape == (1, 40, 60)
+    data = (tmp_path / "mask.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[:60])
+    with pytest.raises(ValueError, match=r"region '.*cut\.png' is (too large, or )?damaged"):
+        read_region(tmp_path / "cut.png")
+    monkeypatch.setattr("lavieid_adapters.photo.MAX_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"region '.*mask\.png' has 60 × 40 pixels, more than"):
+        read_region(tmp_path / "mask.png")
+
+
+def test_regions_that_are_no_list_are_refused():
+    from lavieid_adapters import attach
+
+    with attach(tiny.router(), tiny.transformer()) as handle, pytest.raises(TypeError, match="must be a list of masks"):
+        handle.set_tokens(tiny.tokens(2), regions="mask.png")

@@ -51,12 +51,12 @@ def photo(name: str) -> np.ndarray:
 
 
 def write_model_pack(folder: Path) -> Path:
-    """An insightface model pack: a detector that knows FACES by their surroundings, and a random recogniser."""
+    """An insightface model pack: a detector that knows FACES by their surroundings, and a random recognizer."""
     import onnx
 
     Path(folder).mkdir(parents=True, exist_ok=True)
     onnx.save(_detector(), str(Path(folder) / "det_tiny.onnx"))
-    onnx.save(_recogniser(), str(Path(folder) / "rec_tiny.onnx"))
+    onnx.save(_recognizer(), str(Path(folder) / "rec_tiny.onnx"))
     return Path(folder)
 
 
@@ -153,7 +153,7 @@ def _detector():
     return _model(nodes, values, (1, 3, SIDE, SIDE), outputs)
 
 
-def _recogniser():
+def _recognizer():
     """From a face of 112 × 112 to 512 random mixtures of its 14 × 14 cells, each less the face's mean."""
     weight = np.random.default_rng(0).standard_normal((3 * 14 * 14, 512), np.float32) / 14
     nodes = [
