@@ -99,9 +99,7 @@ def _device(name: str):
 
 def _choices(args: argparse.Namespace) -> dict:
     index = args.face_index
-    with contextlib.suppress(
-        TypeError, ValueError
-    ):  # what is neither a number nor "largest" is refused beside the faces
+    with contextlib.suppress(TypeError, ValueError):  # the processor refuses the rest, with the faces' boxes
         index = int(index)
     maps = args.component_map or [None]
     return {
