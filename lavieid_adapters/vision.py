@@ -140,7 +140,10 @@ class VisionModel(LazyModel):
         folder = fetch(self.name, _CONFIGS, **self._kwargs)
         if not (folder / "config.json").is_file():
             raise OSError(f"'{folder}' has no config.json: put the files of '{self.name}' there, or name its folder.")
-        self._config = AutoConfig.from_pretrained(folder)
+        try:
+            self._config = AutoConfig.from_pretrained(folder)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"'{folder / 'config.json'}' is damaged ({error!r}): fetch it again.") from error
         if self._config.model_type == "timm_wrapper":
             require("timm", "face")
         elif self._config.model_type not in ("clip", "clip_vision_model"):
