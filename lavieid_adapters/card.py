@@ -25,7 +25,7 @@ _BODY = """
 
 Adapters that make a video diffusion transformer keep one person's identity
 ([LaVieID](https://doi.org/10.1145/3746027.3754943)), for
-[lavieid-adapters](https://pypi.org/project/lavieid-adapters/).
+the Python package lavieid-adapters.
 
 - Base model: {base_model}
 - Transformer block: {block_idx}
