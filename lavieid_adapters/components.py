@@ -98,6 +98,11 @@ def warp_map(component_map: np.ndarray, matrix: np.ndarray, size: tuple[int, int
     return np.asarray(Image.fromarray(component_map).transform(size, Image.Transform.AFFINE, data))
 
 
+def component_shares(component_map: np.ndarray) -> np.ndarray:
+    """The share of a component map (h, w) that each component takes, (m,)."""
+    return np.bincount(component_map.ravel(), minlength=NUM_CLASSES)[1:] / component_map.size
+
+
 def hidden_components(component_map: np.ndarray, min_area: float) -> dict[str, str]:
     """Which components a component map (h, w) does not show well enough, with the reason.
 
@@ -105,9 +110,8 @@ def hidden_components(component_map: np.ndarray, min_area: float) -> dict[str, s
         component_map: 0 to 6.
         min_area: The share of the map that a component needs.
     """
-    shares = np.bincount(component_map.ravel(), minlength=NUM_CLASSES)[1:] / component_map.size
     reasons = {}
-    for name, share in zip(FACIAL_COMPONENTS, shares, strict=True):
+    for name, share in zip(FACIAL_COMPONENTS, component_shares(component_map), strict=True):
         if share == 0:
             reasons[name] = "not in the photo"
         elif share < min_area:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .layers import versions
 from .prepared import PreparedIdentity
-from .regions import token_regions
+from .regions import check_frames, token_regions
 from .router import LocalRouter
 
 
@@ -77,10 +77,10 @@ class Conditioning:
         Raises:
             ValueError: If the identities do not fit the batch.
         """
-        several = len(self) > 1 and self.regions is None
+        per_prompt = batch if len(self) > 1 and self.regions is None else None
         sources = (self.tokens, *self.router.parameters())
         trains = torch.is_grad_enabled() and any(source.requires_grad for source in sources)
-        key = (device, dtype, batch if several else None)
+        key = (device, dtype, per_prompt)
         # Weights are not written to within a compiled forward, whose graph their version counters would break.
         compiling = torch.compiler.is_compiling()
         fits = self._kept is not None and self._kept_for == key and not trains
@@ -91,10 +91,10 @@ class Conditioning:
         self.tokens, self.mask = self.tokens.to(device), self.mask.to(device)
         if trains:
             self._kept = None  # a step will change the weights
-            return self._prepare(dtype, batch if several else None)
+            return self._prepare(dtype, per_prompt)
         # What is kept may meet a backward pass later, which tensors of inference mode do not allow.
         with torch.inference_mode(False), torch.no_grad():
-            self._kept = self._prepare(dtype, batch if several else None)
+            self._kept = self._prepare(dtype, per_prompt)
         self._kept_for = key
         if not compiling:
             self._made_of = versions((self.tokens, *self.router.parameters()))
@@ -107,12 +107,17 @@ class Conditioning:
         index = identity_index(batch, len(self), self.videos_per_prompt)
         return prepared.select(torch.tensor(index, device=self.tokens.device))
 
-    def check_batch(self, batch: int, passes: int) -> None:
-        """Refuse a batch of the whole transformer that is not guidance passes × prompts × videos a prompt."""
+    def check_forward(self, batch: int, passes: int | None, grid: tuple[int, int, int] | None) -> None:
+        """Refuse, as far as it is known, a forward of the whole transformer whose token grid does not fit the regions,
+        or whose batch is not guidance passes × prompts × videos a prompt."""
         if self.regions is not None:
+            if grid is not None:
+                check_frames(self.regions, grid[0])
+            return
+        if passes is None or len(self) == 1:
             return
         wanted = passes * len(self) * self.videos_per_prompt
-        if len(self) > 1 and batch != wanted:
+        if batch != wanted:
             raise ValueError(
                 f"{len(self)} identities with {self.videos_per_prompt} videos a prompt need a batch of {wanted} in "
                 f"{passes} guidance passes, but the pipeline runs {batch}: give one identity a prompt, or one for all, "

@@ -59,7 +59,7 @@ class LocalFacialEncoder(Adapter):
             raise ValueError(
                 f"depth {depth} must be a multiple of num_scales {num_scales}: each scale has as many layers."
             )
-        self._fingerprint: tuple[tuple, str] | None = None
+        self._told: tuple[tuple, tuple[str, str]] | None = None
         self.extractor = LocalFacialExtractor(
             id_dim=id_dim,
             vit_dim=vit_dim,
@@ -157,26 +157,23 @@ class LocalFacialEncoder(Adapter):
 
         Signs, because they are the same in every dtype that the encoder may be loaded in.
         """
-        current = versions(self.parameters())
-        if self._fingerprint is None or self._fingerprint[0] != current:
-            digest, signs = hashlib.sha256(), []
-            for name, tensor in sorted(self.state_dict().items()):
-                digest.update(f"{name}{tuple(tensor.shape)}".encode())
-                signs.append(_sample(tensor).signbit())
-            digest.update(torch.cat(signs).cpu().numpy().tobytes())
-            self._fingerprint = (current, digest.hexdigest()[:16])
-        return self._fingerprint[1]
+        return self._weights_told()[0]
 
     def weights_digest(self) -> str:
         """16 hexadecimal digits of up to 4096 values a tensor, and of their dtype: what the tokens depend on exactly,
         where `fingerprint` says which tokens a router takes."""
-        samples = [_sample(tensor).cpu() for _, tensor in sorted(self.state_dict().items())]
-        digest = hashlib.sha256(str(samples[0].dtype).encode())
-        for sample in samples:
-            digest.update(sample.contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return self._weights_told()[1]
 
-
-def _sample(tensor: Tensor) -> Tensor:
-    flat = tensor.flatten()
-    return flat[:: max(1, len(flat) // 4096)][:4096]
+    def _weights_told(self) -> tuple[str, str]:
+        """`fingerprint` and `weights_digest`, computed once for all that the weights are between two changes."""
+        current = versions(self.parameters())
+        if self._told is None or self._told[0] != current:
+            tensors = sorted(self.state_dict().items())
+            samples = [flat[:: max(1, len(flat) // 4096)][:4096] for flat in (t.flatten() for _, t in tensors)]
+            signs = hashlib.sha256("".join(f"{name}{tuple(t.shape)}" for name, t in tensors).encode())
+            values = hashlib.sha256(str(samples[0].dtype).encode())
+            for sample in (sample.cpu().contiguous() for sample in samples):
+                signs.update(sample.signbit().numpy().tobytes())
+                values.update(sample.view(torch.uint8).numpy().tobytes())
+            self._told = current, (signs.hexdigest()[:16], values.hexdigest()[:16])
+        return self._told[1]

@@ -17,7 +17,7 @@ from .hooks import insert_innermost, remove_innermost
 from .hosts import Host, activation_dtype, find_block, find_host, token_width, weights_device
 from .identity import FACIAL_COMPONENTS
 from .observer import Observer
-from .regions import check_frames, read_region
+from .regions import read_region
 from .router import LocalRouter
 from .strength import Strength, delegated
 
@@ -112,10 +112,8 @@ class RouterHandle(Attachment):
     def _before_forward(self, batch: int) -> bool:
         """Refuse, ahead of the first block, what shows itself only in a forward; say whether the progress is wanted."""
         passes = self.passes() if self.passes is not None else None
-        if self._conditioning is not None and passes is not None:
-            self._conditioning.check_batch(batch, passes)
-        if self._conditioning is not None and self._conditioning.regions is not None and self.observer.grid is not None:
-            check_frames(self._conditioning.regions, self.observer.grid[0])
+        if self._conditioning is not None:
+            self._conditioning.check_forward(batch, passes, self.observer.grid)
         if not self.strength.windowed:
             return False
         # Numbers that a compiled forward reads are compiled into it: a new window would be a new graph.

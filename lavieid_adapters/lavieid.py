@@ -21,7 +21,7 @@ from .folder import ADAPTERS, Metadata, save_folder
 from .handle import RouterHandle
 from .hosts import Host
 from .identity import Identity
-from .reader import IdentityReader, one_each
+from .reader import IdentityReader, with_settings
 from .router import LocalRouter
 from .strength import delegated, finite
 from .tam import TAM
@@ -156,8 +156,7 @@ class LaVieID(Attachment):
         if mask is not None:
             raise ValueError("mask goes with component tokens; an Identity carries its own.")
         if isinstance(identity, list | tuple):
-            each = (one_each(value, len(identity)) for value in settings.values())
-            identities = [self._read(*entry) for entry in zip(identity, *each, strict=True)]
+            identities = [self._read(*entry) for entry in with_settings(identity, *settings.values())]
         else:
             identities = [self._read(identity, *settings.values())]
         if not identities:
@@ -173,8 +172,8 @@ class LaVieID(Attachment):
 
     def _read(self, identity, face_index, on_no_face, component_map) -> Identity:
         if isinstance(identity, list | tuple):
-            each = (one_each(value, len(identity)) for value in (face_index, on_no_face, component_map))
-            identity = Identity.fuse([self._read(*entry) for entry in zip(identity, *each, strict=True)])
+            entries = with_settings(identity, face_index, on_no_face, component_map)
+            identity = Identity.fuse([self._read(*entry) for entry in entries])
         elif isinstance(identity, Tensor):
             identity = Identity(identity, names=self.handle.strength.names)
         elif _is_photo(identity):

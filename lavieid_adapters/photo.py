@@ -6,6 +6,8 @@ import os
 import struct
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -49,11 +51,9 @@ class Photo:
         self.name = f"'{source}'" if isinstance(source, str | os.PathLike) else f"this {type(source).__name__}"
         if isinstance(source, Image.Image):
             _check_size(source.size, self.name)
-            try:
+            with _decoding(self.name):
                 source.load()
-            except _BROKEN as error:
-                raise ValueError(f"{self.name} cannot be decoded ({error}): get the photo again.") from error
-            self._image: bytes | Image.Image = ImageOps.exif_transpose(source)  # a copy: its owner may write to it
+                self._image: bytes | Image.Image = ImageOps.exif_transpose(source)  # a copy: its owner may write to it
             looks = source.getexif().get(_ORIENTATION), source.getpalette(), source.info.get("transparency")
             parts = (source.mode, source.size, *looks, source.tobytes())
         elif isinstance(source, np.ndarray):
@@ -62,65 +62,83 @@ class Photo:
         else:
             self._image = _read_bytes(source, self.name)
             parts = (self._image,)
-        digest = hashlib.blake2b(digest_size=16)
-        for part in parts:
-            digest.update(part if isinstance(part, bytes | memoryview) else repr(part).encode())
-        self.digest = digest.hexdigest()
+        self.digest = content_digest(*parts)
 
-    @cached_property
+    @property
     def pixels(self) -> np.ndarray:
         """(height, width, 3), uint8, RGB; at most MAX_SIDE a side.
 
         Raises:
             ValueError: If it is no image, is damaged, or has too many pixels or too few.
         """
-        return np.asarray(self._size_and_image[1])
+        return self._decoded[1]
 
-    @cached_property
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height of the whole upright photo, also where `pixels` are scaled down."""
-        return self._size_and_image[0]
+        return self._decoded[0]
 
     @cached_property
-    def _size_and_image(self) -> tuple[tuple[int, int], Image.Image]:
-        image = self._image if isinstance(self._image, Image.Image) else self._open()
+    def _decoded(self) -> tuple[tuple[int, int], np.ndarray]:
+        image = self._image
+        if isinstance(image, bytes):
+            image = _opened(io.BytesIO(image), self.name, "get the photo again", f" {_HEIC}.")
+            _check_size(image.size, self.name)
         size = image.size
-        try:
+        with _decoding(self.name):
             if isinstance(self._image, bytes):
                 image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # a JPEG can be decoded at a half or less
             image.load()  # a TIFF turns itself, and a PNG may say at its end how it is turned
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             image = ImageOps.exif_transpose(image)
-        except _BROKEN as error:
-            raise ValueError(f"{self.name} cannot be decoded ({error}): get the photo again.") from error
         image = _to_rgb(image, self.name)
         if max(image.size) > MAX_SIDE:
             image.thumbnail((MAX_SIDE, MAX_SIDE))
-        return (size[::-1] if turned else size), image
-
-    def _open(self) -> Image.Image:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
-                image = Image.open(io.BytesIO(self._image))
-        except Image.DecompressionBombError as error:
-            raise ValueError(f"{self.name} is too large ({error}): scale it down.") from error
-        except UnidentifiedImageError as error:
-            raise ValueError(f"{self.name} is not an image that Pillow reads. {_HEIC}.") from error
-        except _BROKEN as error:
-            raise ValueError(f"{self.name} is damaged ({error}): get the photo again.") from error
-        _check_size(image.size, self.name)
-        return image
+        return (size[::-1] if turned else size), np.asarray(image)
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
+def content_digest(*parts) -> str:
+    """32 hexadecimal digits of bytes, and of what else tells how to read them."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part if isinstance(part, bytes | memoryview) else repr(part).encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN as error:
+        raise ValueError(f"{name} cannot be decoded ({error}): get the photo again.") from error
+
+
+def _opened(file, name: str, remedy: str, hint: str = "") -> Image.Image:
+    """An image of which the header alone has been read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+            return Image.open(file)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} is too large ({error}): scale it down.") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{name} is not an image that Pillow reads.{hint}") from error
+    except _BROKEN as error:
+        raise ValueError(f"{name} is damaged ({error}): {remedy}.") from error
+
+
+def _check_pixels(size: tuple[int, int], name: str) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
         raise ValueError(
             f"{name} has {width} × {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million: scale it down."
         )
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    _check_pixels(size, name)
     if min(size) < MIN_SIDE:
-        raise ValueError(f"{name} has {width} × {height} pixels, but a face needs at least {MIN_SIDE} a side.")
+        raise ValueError(f"{name} has {size[0]} × {size[1]} pixels, but a face needs at least {MIN_SIDE} a side.")
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -206,23 +224,13 @@ def open_labels(path: str | os.PathLike, what: str, size: tuple[int, int] | None
     name = f"The {what} '{path}'"
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no {what} '{path}'.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{name} is not an image that Pillow reads.") from error
-    except (Image.DecompressionBombError, *_BROKEN) as error:
-        raise ValueError(f"{name} is too large, or damaged ({error}): save it again.") from error
-    with image:
-        width, height = image.size
+    with _opened(path, name, "save it again") as image:
         if size is not None and image.size != size:
             raise ValueError(
-                f"{name} has {width} × {height} pixels, but the photo has {size[0]} × {size[1]}: segment the upright "
-                "photo at its own size."
+                f"{name} has {image.width} × {image.height} pixels, but the photo has {size[0]} × {size[1]}: segment "
+                "the upright photo at its own size."
             )
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"{name} has {width} × {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million.")
+        _check_pixels(image.size, name)
         try:
             image.load()
         except _BROKEN as error:

@@ -1,10 +1,9 @@
 """From photographs to an identity, each photo once: what was read is kept in memory and, if wanted, on disk."""
 
-import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,7 @@ from .encoder import CLIP, EVA02_CLIP, LocalFacialEncoder
 from .face import FaceProcessor
 from .features import FaceFeatures
 from .identity import FACIAL_COMPONENTS, Identity
-from .layers import versions
-from .photo import Photo
+from .photo import Photo, content_digest
 
 _KEPT = 64  # identities in memory, of 0.8 MB each
 _FORMAT = 1  # to be raised when the same photo and models are to give another identity
@@ -53,7 +51,6 @@ class IdentityReader:
         self._device, self._offload = encoder.device, False
         self._kept: OrderedDict[tuple, Identity] = OrderedDict()
         self._lock = threading.RLock()
-        self._digest: tuple[tuple, str] | None = None
 
     def to(self, device: str | torch.device, offload: bool = False) -> "IdentityReader":
         """Work on `device`; with `offload`, all models rest on the CPU between photos."""
@@ -84,8 +81,8 @@ class IdentityReader:
         with self._lock:
             if not isinstance(photos, list | tuple):
                 return self._read(photos, face_index, on_no_face, component_map)
-            settings = (one_each(value, len(photos)) for value in (face_index, on_no_face, component_map))
-            return Identity.fuse([self._read(photo, *args) for photo, *args in zip(photos, *settings, strict=True)])
+            entries = with_settings(photos, face_index, on_no_face, component_map)
+            return Identity.fuse([self._read(*entry) for entry in entries])
 
     def _read(self, photo, face_index, on_no_face: str, component_map) -> Identity:
         for value in (face_index, on_no_face, component_map):
@@ -112,14 +109,10 @@ class IdentityReader:
     def _cache_key(self, request: tuple) -> tuple[tuple, Path | None]:
         """Under which key, and in which file, the identity of a request is kept."""
         fingerprint = self.face.fingerprint
-        current = versions(self.encoder.parameters())
-        if self._digest is None or self._digest[0] != current:
-            self._digest = current, self.encoder.weights_digest()
-        key = (*request, self._digest[1], fingerprint or self.face)
+        key = (*request, self.encoder.weights_digest(), fingerprint or self.face)
         if self.cache_dir is None:
             return key, None
-        name = hashlib.blake2b(repr((*key, _FORMAT)).encode(), digest_size=16).hexdigest()
-        return key, Path(self.cache_dir).expanduser() / f"{name}.safetensors"
+        return key, Path(self.cache_dir).expanduser() / f"{content_digest(*key, _FORMAT)}.safetensors"
 
     @torch.no_grad()
     def _encode(self, features: FaceFeatures) -> Identity:
@@ -147,13 +140,14 @@ def _load(file: Path | None) -> Identity | None:
         return None
 
 
-def one_each(value, count: int) -> Sequence:
-    """A setting for each of several photos: the same for all, unless it is a list."""
-    if not isinstance(value, list | tuple):
-        return [value] * count
-    if len(value) != count:
-        raise ValueError(f"{len(value)} settings for {count} photos: give one for all, or one each.")
-    return value
+def with_settings(entries: Sequence, *settings) -> Iterator[tuple]:
+    """Each of several photos with its settings: a setting is the same for all, unless it is a list."""
+    each = []
+    for value in settings:
+        if isinstance(value, list | tuple) and len(value) != len(entries):
+            raise ValueError(f"{len(value)} settings for {len(entries)} photos: give one for all, or one each.")
+        each.append(value if isinstance(value, list | tuple) else [value] * len(entries))
+    return zip(entries, *each, strict=True)
 
 
 def _check_fit(face: FaceProcessor, encoder: LocalFacialEncoder) -> None:
@@ -175,10 +169,8 @@ def _content(component_map) -> str | None:
     if component_map is None:
         return None
     if isinstance(component_map, str | os.PathLike):
-        data = Path(component_map).read_bytes()
-    elif isinstance(component_map, Image.Image):
-        data = repr((component_map.mode, component_map.size)).encode() + component_map.tobytes()
-    else:
-        array = np.ascontiguousarray(component_map)
-        data = repr((array.dtype, array.shape)).encode() + array.tobytes()
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+        return content_digest(Path(component_map).read_bytes())
+    if isinstance(component_map, Image.Image):
+        return content_digest(component_map.mode, component_map.size, component_map.tobytes())
+    array = np.ascontiguousarray(component_map)
+    return content_digest(array.dtype, array.shape, array.tobytes())

@@ -3,11 +3,12 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .components import PALETTE, warp_map
+from .components import PALETTE, component_shares, warp_map
 from .features import FaceFeatures
 from .identity import FACIAL_COMPONENTS
 
 _WIDTH, _HEIGHT, _MARGIN = 1280, 640, 24  # of the photo at most, and around what is in the picture
+_FACE = 320  # side of the aligned face
 _ROW = 38  # of the legend
 
 
@@ -33,12 +34,11 @@ def component_overlay(pixels: np.ndarray, features: FaceFeatures) -> Image.Image
             at, font = (corners[0] + 7, corners[1] + 4), ImageFont.load_default(22)
             draw.text(at, str(i), "white", font, stroke_width=2, stroke_fill="black")
 
-    face = _tinted(features.aligned, features.component_map).resize((320, 320), Image.Resampling.LANCZOS)
-    column = _legend(features, face.width)
+    face = _tinted(features.aligned, features.component_map).resize((_FACE, _FACE), Image.Resampling.LANCZOS)
     picture = Image.new("RGB", (photo.width + face.width + 3 * _MARGIN, _HEIGHT + 2 * _MARGIN), "white")
     picture.paste(photo, (_MARGIN, _MARGIN))
     picture.paste(face, (photo.width + 2 * _MARGIN, _MARGIN))
-    picture.paste(column, (photo.width + 2 * _MARGIN, face.height + 2 * _MARGIN))
+    picture.paste(_legend(features), (photo.width + 2 * _MARGIN, face.height + 2 * _MARGIN))
     return picture
 
 
@@ -48,14 +48,14 @@ def _tinted(pixels: np.ndarray, component_map: np.ndarray) -> Image.Image:
     return Image.fromarray((pixels * (1 - share) + colours * share).astype(np.uint8))
 
 
-def _legend(features: FaceFeatures, width: int) -> Image.Image:
-    legend = Image.new("RGB", (width, _HEIGHT - 320 - _MARGIN), "white")
+def _legend(features: FaceFeatures) -> Image.Image:
+    legend = Image.new("RGB", (_FACE, _HEIGHT - _FACE - _MARGIN), "white")
     draw = ImageDraw.Draw(legend)
-    shares = np.bincount(features.component_map.ravel(), minlength=len(PALETTE)) / features.component_map.size
-    for i, name in enumerate(FACIAL_COMPONENTS, start=1):
-        top = (i - 1) * _ROW
+    shares = component_shares(features.component_map)
+    for i, name in enumerate(FACIAL_COMPONENTS):
+        top = i * _ROW
         hidden = name in features.hidden
-        draw.rectangle([0, top, 26, top + 22], fill=None if hidden else PALETTE[i], outline="black")
+        draw.rectangle([0, top, 26, top + 22], fill=None if hidden else PALETTE[i + 1], outline="black")
         text = f"{name}: masked" if hidden else f"{name}: {shares[i]:.1%} of the aligned face"
         draw.text((38, top + 1), text, "grey" if hidden else "black", ImageFont.load_default(16))
         if hidden:

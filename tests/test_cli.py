@@ -8,17 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import tiny_face
 import torch
 from PIL import Image
 
 from lavieid_adapters import FACIAL_COMPONENTS, FaceProcessor, Identity, IdentityReader, __version__, cli
 from lavieid_adapters.folder import Metadata, save_folder
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`estimate` is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*(pretrained|weight enum)"),
-]
-HAND_MADE = str(Path(__file__).parent / "assets" / "astronaut_components.png")
+pytestmark = tiny_face.THIRD_PARTY_WARNINGS
+HAND_MADE = str(tiny_face.HAND_MADE)
 BY_HAND = ("astronaut.png", "--component-map", HAND_MADE)
 
 

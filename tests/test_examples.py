@@ -11,11 +11,11 @@ import tiny
 from diffusers import CogVideoXPipeline
 from generate import small_components
 from PIL import Image, ImageSequence
-from tiny_face import photo
+from tiny_face import HAND_MADE, photo
 
 from lavieid_adapters.folder import Metadata, save_folder
 
-EXAMPLE, HAND_MADE = Path(generate.__file__), Path(__file__).parent / "assets" / "astronaut_components.png"
+EXAMPLE = Path(generate.__file__)
 
 
 def test_generate_runs_end_to_end_on_the_cpu(tmp_path):

@@ -1,12 +1,10 @@
 """A photo becomes six facial components: which face, what is hidden, and parts that can be replaced."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_face import FACES, photo
+from tiny_face import FACES, HAND_MADE, THIRD_PARTY_WARNINGS, photo
 from torch import Tensor
 
 pytest.importorskip("insightface")
@@ -18,11 +16,7 @@ from lavieid_adapters.components import warp_map
 from lavieid_adapters.face_models import FFHQ_LANDMARKS, FaceAligner
 from lavieid_adapters.photo import Photo
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`estimate` is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*(pretrained|weight enum)"),
-]
-HAND_MADE = Path(__file__).parent / "assets" / "astronaut_components.png"
+pytestmark = THIRD_PARTY_WARNINGS
 ASTRONAUT = FACES["astronaut"][0]
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from test_checkpoint import Planted
-from tiny_face import FACES, PHOTOS, photo
+from tiny_face import FACES, HAND_MADE, PHOTOS, THIRD_PARTY_WARNINGS, photo
 
 pytest.importorskip("insightface")
 pytest.importorskip("facexlib")
@@ -35,12 +35,8 @@ from lavieid_adapters.face_models import (
 )
 from lavieid_adapters.lazy import LazyModel
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`estimate` is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*(pretrained|weight enum)"),
-]
+pytestmark = THIRD_PARTY_WARNINGS
 ASTRONAUT = np.array(FACES["astronaut"][0].landmarks)
-HAND_MADE = Path(__file__).parent / "assets" / "astronaut_components.png"
 PTH = {BiSeNet: "parsing_bisenet.pth", RetinaFace: "detection_Resnet50_Final.pth"}
 CPU = "CPUExecutionProvider"
 

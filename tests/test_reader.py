@@ -1,7 +1,6 @@
 """From photos to an identity, and each photo once."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import tiny
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_face import FACES, photo
+from tiny_face import FACES, HAND_MADE, THIRD_PARTY_WARNINGS, photo
 
 pytest.importorskip("insightface")
 pytest.importorskip("facexlib")
@@ -18,11 +17,7 @@ pytest.importorskip("skimage")
 from lavieid_adapters import FACIAL_COMPONENTS, DetectedFace, FaceProcessor, Identity, IdentityReader, reader
 from lavieid_adapters.encoder import EVA02_CLIP
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`estimate` is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*(pretrained|weight enum)"),
-]
-HAND_MADE = Path(__file__).parent / "assets" / "astronaut_components.png"
+pytestmark = THIRD_PARTY_WARNINGS
 
 
 class Known:

@@ -1,12 +1,10 @@
 """The real models see the astronaut as a person does. Skipped where their weights are not on this machine."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_face import FACES, photo
+from tiny_face import FACES, HAND_MADE, THIRD_PARTY_WARNINGS, photo
 
 pytest.importorskip("insightface")
 pytest.importorskip("facexlib")
@@ -21,10 +19,8 @@ from lavieid_adapters.face_models import BiSeNet, InsightFace, RetinaFace
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:`estimate` is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*(pretrained|weight enum)"),
+    *THIRD_PARTY_WARNINGS,
 ]
-HAND_MADE = Path(__file__).parent / "assets" / "astronaut_components.png"
 
 
 def missing() -> list[str]:

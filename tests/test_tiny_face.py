@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 import tiny_face
 import torch
-from tiny_face import FACES, PHOTOS, photo
+from tiny_face import FACES, PHOTOS, THIRD_PARTY_WARNINGS, photo
 
 pytest.importorskip("insightface")
 pytest.importorskip("facexlib")
 data = pytest.importorskip("skimage.data")
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`estimate` is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*(pretrained|weight enum)"),
-]
+pytestmark = THIRD_PARTY_WARNINGS
 ASSETS = Path(__file__).parent / "assets"
 
 

@@ -1,12 +1,11 @@
 """Pictures of what is seen of a face."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_face import FACES, photo
+from tiny_face import FACES, HAND_MADE, photo
 
 pytest.importorskip("skimage")
 pytest.importorskip("insightface")
@@ -16,7 +15,6 @@ from lavieid_adapters import FACIAL_COMPONENTS, DetectedFace, FaceFeatures, Face
 from lavieid_adapters.components import PALETTE
 from lavieid_adapters.visualize import component_overlay
 
-HAND_MADE = Path(__file__).parent / "assets" / "astronaut_components.png"
 HEIGHT, MARGIN, FACE, ROW = 640, 24, 320, 38  # of the photo, around everything, the aligned face, a row of the legend
 
 

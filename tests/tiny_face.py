@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
+HAND_MADE = Path(__file__).parent / "assets" / "astronaut_components.png"  # the components of the astronaut
+# What insightface and facexlib call is deprecated in scikit-image and torchvision.
+THIRD_PARTY_WARNINGS = [
+    pytest.mark.filterwarnings("ignore:`estimate` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*(pretrained|weight enum)"),
+]
 PHOTOS = ("astronaut", "t1", "Tom_Hanks_54745")
 SIDE, STRIDE, AROUND = 640, 32, 5  # the detector's input, its cells, and how many cells wide a template is
 TOLERANCE = 0.006  # mean squared distance to a template at which a face's score reaches insightface's threshold of 0.5
