@@ -5,7 +5,6 @@
 import logging
 import os
 import shutil
-import threading
 import zipfile
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from torch import nn
 from .components import CELEBAMASK_TO_COMPONENT
 from .extras import require
 from .features import DetectedFace
-from .lazy import LazyModel, files_fingerprint
+from .lazy import Lazy, LazyModel, files_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ def execution_providers(device: torch.device) -> list:
     return [*found, "CPUExecutionProvider"]
 
 
-class InsightFace:
+class InsightFace(Lazy):
     """Detection and identity embedding by one of insightface's model packs, loaded on first use.
 
     onnxruntime cannot move a model, so with `offload` it works on the CPU.
@@ -55,17 +54,12 @@ class InsightFace:
     """
 
     def __init__(self, pack: str | os.PathLike = "antelopev2", cache_dir: str | os.PathLike | None = None):
+        super().__init__()
         self.pack, self.cache_dir = os.fspath(pack), Path(cache_dir or "~/.insightface").expanduser()
-        self.device = torch.device("cpu")
-        self._analysis = self._fingerprint = None
-        self._lock = threading.Lock()
+        self._analysis = None
 
-    @property
-    def fingerprint(self) -> str:
-        """What tells its results from another pack's; once it is loaded, whatever becomes of its files."""
-        return self._fingerprint or self._find_fingerprint()
-
-    def _find_fingerprint(self) -> str:
+    def find_fingerprint(self) -> str:
+        """That of the pack's files, or its name and place if it is not there yet."""
         folder = self._folder
         return files_fingerprint(*sorted(folder.glob("*.onnx"))) if folder else f"{self.pack} in {self.cache_dir}"
 
@@ -98,7 +92,7 @@ class InsightFace:
     def _model(self, task: str):
         with self._lock:
             if self._analysis is None:
-                self._analysis, self._fingerprint = self._load(), self._find_fingerprint()
+                self._analysis, self._fingerprint = self._load(), self.find_fingerprint()
             if task not in self._analysis.models:
                 raise ValueError(f"'{self._folder}' has no model for {task}: use another pack, or another object.")
             return self._analysis.models[task]

@@ -11,19 +11,16 @@ import torch
 from torch import nn
 
 
-class LazyModel:
-    """A torch model that is loaded on first use and works on one device.
+class Lazy:
+    """Something that is loaded on first use, by one user at a time, and works on one device.
 
     Attributes:
         device: Where it works.
-        offload: Whether it goes back to the CPU after each use.
     """
 
     def __init__(self):
-        self.device, self.offload = torch.device("cpu"), False
-        self._module: nn.Module | None = None
+        self.device = torch.device("cpu")
         self._fingerprint: str | None = None
-        self._at: tuple[torch.device, torch.dtype | None] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -34,6 +31,21 @@ class LazyModel:
     def find_fingerprint(self) -> str:
         """The fingerprint of what would be loaded now."""
         raise NotImplementedError
+
+
+class LazyModel(Lazy):
+    """A torch model that is loaded on first use and works on one device.
+
+    Attributes:
+        device: Where it works.
+        offload: Whether it goes back to the CPU after each use.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.offload = False
+        self._module: nn.Module | None = None
+        self._at: tuple[torch.device, torch.dtype | None] | None = None
 
     def load(self) -> nn.Module:
         """Build the model with its weights, on the CPU."""

@@ -1,10 +1,9 @@
 """Which pixel belongs to which facial component: the classes, a user's own map, what is hidden, and the images."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_face import HAND_MADE
 
 from lavieid_adapters import CELEBAMASK_TO_COMPONENT, FACIAL_COMPONENTS
 from lavieid_adapters.components import (
@@ -17,7 +16,6 @@ from lavieid_adapters.components import (
     warp_map,
 )
 
-ASTRONAUT_MAP = Path(__file__).parent / "assets" / "astronaut_components.png"
 SIZE = (8, 6)  # width and height
 IDS = (np.arange(48) % 7).astype(np.uint8).reshape(6, 8)
 
@@ -26,7 +24,7 @@ IDS = (np.arange(48) % 7).astype(np.uint8).reshape(6, 8)
 def astronaut() -> tuple[np.ndarray, np.ndarray]:
     """A photo and its component map."""
     photo = pytest.importorskip("skimage").data.astronaut()
-    return photo, read_component_map(ASTRONAUT_MAP, (512, 512))
+    return photo, read_component_map(HAND_MADE, (512, 512))
 
 
 def palette_image(ids: np.ndarray) -> Image.Image:

@@ -1,7 +1,5 @@
 """The fixtures do what tests of real models rely on."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tiny_face
@@ -13,7 +11,6 @@ pytest.importorskip("facexlib")
 data = pytest.importorskip("skimage.data")
 
 pytestmark = THIRD_PARTY_WARNINGS
-ASSETS = Path(__file__).parent / "assets"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +69,7 @@ def test_different_faces_have_different_embeddings(find):
 def test_the_component_map_covers_the_face():
     from PIL import Image
 
-    image = Image.open(ASSETS / "astronaut_components.png")
+    image = Image.open(tiny_face.HAND_MADE)
     components = np.asarray(image)
     assert (image.mode, components.shape) == ("P", (512, 512))
     left_eye, right_eye, nose, left_mouth, right_mouth = np.round(FACES["astronaut"][0].landmarks).astype(int)

@@ -181,7 +181,7 @@ def write_bisenet(folder: Path) -> Path:
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)
         model = BiSeNet(num_class=19).eval()
-        components = np.asarray(Image.open(Path(__file__).parent / "assets" / "astronaut_components.png"))
+        components = np.asarray(Image.open(HAND_MADE))
         matrix, size = _astronaut_to_ffhq(), (512, 512)
         face = cv2.warpAffine(photo("astronaut"), matrix, size, borderValue=(135, 133, 132))
         pixels = torch.from_numpy(face).permute(2, 0, 1)[None] / 255
