@@ -16,7 +16,7 @@ from torch import Tensor
 from .components import component_images, hidden_components, read_component_map, warp_map
 from .encoder import CLIP, LocalFacialEncoder
 from .face_models import BiSeNet, FaceAligner, InsightFace, RetinaFace
-from .features import DetectedFace, FaceFeatures
+from .features import DetectedFace, FaceFeatures, component_features
 from .identity import FACIAL_COMPONENTS
 from .photo import Photo
 from .vision import VisionModel
@@ -280,12 +280,7 @@ class FaceProcessor:
     ) -> tuple[Tensor, tuple[Tensor, ...]] | tuple[None, None]:
         if self.vision is None:
             return None, None
-        visible = [i for i, name in enumerate(FACIAL_COMPONENTS) if name not in hidden]
-        embeds, maps = self.vision.encode(images[visible])
-        filled = [v.new_zeros(len(images), *v.shape[1:]) for v in (embeds, *maps)]
-        for whole, part in zip(filled, (embeds, *maps), strict=True):
-            whole[visible] = part
-        return filled[0], tuple(filled[1:])
+        return component_features(self.vision, images, np.array([name not in hidden for name in FACIAL_COMPONENTS]))
 
 
 def _whole(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

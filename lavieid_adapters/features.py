@@ -87,5 +87,29 @@ class FaceFeatures:
     @property
     def id_embeds(self) -> Tensor:
         """What `LocalFacialEncoder` takes: the identity embedding beside each component's, (1, m, 512 + projection)."""
-        identity = self.id_embedding.to(self.vit_embeds).expand(len(self.vit_embeds), -1)
-        return torch.cat([identity, self.vit_embeds], dim=-1)[None]
+        return join_embeds(self.id_embedding[None], self.vit_embeds[None])
+
+
+def component_features(vision, images: np.ndarray, mask: np.ndarray) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A vision model's features of the components that can be seen; 0 for the others.
+
+    Args:
+        vision: Has `encode`, as `VisionModel`.
+        images: (..., m, s, s, 3), uint8, RGB.
+        mask: (..., m), bool; False where a component is hidden.
+
+    Returns:
+        Embeddings (..., m, projection) and feature maps, each (..., m, p, c), on the device of the model.
+    """
+    embeds, maps = vision.encode(images[mask])
+    filled = [v.new_zeros(*mask.shape, *v.shape[1:]) for v in (embeds, *maps)]
+    shown = torch.from_numpy(mask)
+    for whole, part in zip(filled, (embeds, *maps), strict=True):
+        whole[shown] = part
+    return filled[0], tuple(filled[1:])
+
+
+def join_embeds(id_embedding: Tensor, vit_embeds: Tensor) -> Tensor:
+    """What `LocalFacialEncoder` takes: the identity embedding (b, i) beside each component's (b, m, projection)."""
+    identity = id_embedding.to(vit_embeds)[:, None].expand(-1, vit_embeds.shape[1], -1)
+    return torch.cat([identity, vit_embeds], dim=-1)

@@ -69,6 +69,7 @@ class RouterHandle(Attachment):
         self._host, self._block = host, find_block(transformer, host, block_idx)
         self._grid: tuple[int, int, int] | None = None
         self._record: list[Tensor] | None = None
+        self._streams: list[Tensor] | None = None
         self._attached = True
         self.clear()
 
@@ -159,6 +160,25 @@ class RouterHandle(Attachment):
         finally:
             self._record = self._grid = None
 
+    @contextmanager
+    def record_stream(self) -> Iterator[list[Tensor]]:
+        """Collect z of eqs. 2 and 3, as it leaves the block before the router acts, with its gradient.
+
+        Yields:
+            A list that grows by one tensor (batch, tokens, D') a forward, whether the handle is enabled or not.
+
+        Raises:
+            ValueError: If another recording is running.
+        """
+        self._check_attached()
+        if self._streams is not None:
+            raise ValueError("The stream is being recorded already: end that recording first.")
+        self._streams = []
+        try:
+            yield self._streams
+        finally:
+            self._streams = None
+
     def detach(self) -> None:
         """Take the router off and forget the identities; the host is then what it was. A second call does nothing."""
         if not self._attached:
@@ -168,7 +188,7 @@ class RouterHandle(Attachment):
         if not hook.handles:
             remove_innermost(self._block, _HOOK_NAME)
         self.clear()
-        self._attached, self._record, self.passes = False, None, None
+        self._attached, self._record, self._streams, self.passes = False, None, None, None
         self.observer.close()
 
     def __repr__(self) -> str:
@@ -184,6 +204,9 @@ class RouterHandle(Attachment):
 
     def steer(self, hidden_states: Tensor) -> Tensor:
         """Eq. 3 on the video stream (b, n, D') that leaves the block, with what is set on this handle."""
+        # A checkpoint's second call, in the backward pass, is not another forward.
+        if self._streams is not None and torch._C._current_graph_task_id() == -1:
+            self._streams.append(hidden_states)
         if not self.enabled:
             return hidden_states
         quiet = torch.compiler.is_compiling()  # neither a warning nor the question for a backward pass can be compiled
@@ -207,7 +230,8 @@ class RouterHandle(Attachment):
                 weights = weights.expand(len(hidden_states), -1, -1)
             self._record.append(weights.unflatten(-1, self._grid or self.observer.grid))
         strength = self.strength.now(hidden_states, self.observer.progress)
-        in_place, out = self._host.fresh_output and len(shown) == 1, None
+        # What is recorded must not be written over.
+        in_place, out = self._host.fresh_output and len(shown) == 1 and self._streams is None, None
         for prepared, region in shown:
             out = self.router.apply_prepared(hidden_states, prepared, strength, in_place, region, onto=out)
         return out

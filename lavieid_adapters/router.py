@@ -3,6 +3,8 @@
 # b batch · m components · l tokens a component · n video tokens · h heads · d channels of a head
 # D token_dim · D' dim · r routes: the m components, and the background after them if the router has one
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
@@ -120,9 +122,13 @@ class LocalRouter(Adapter):
         self, hidden_states: Tensor, component_tokens: Tensor, component_mask: Tensor | None = None
     ) -> Tensor:
         """The softmax's input in eq. 2, (batch, num_components, tokens) in float32 or wider; the background, if the
-        router has one, is one more row at the end. Arguments as in `forward`."""
-        prepared = self.prepare(component_tokens, component_mask, hidden_states.dtype)
-        return self._logits(self._normalise(hidden_states), prepared).transpose(1, 2)
+        router has one, is one more row at the end. Arguments and errors as in `forward`."""
+        component_mask = self.check_tokens(component_tokens, component_mask)
+        self.check_hidden_states(hidden_states, len(component_tokens))
+        wide = _wide(component_tokens.dtype, hidden_states.dtype)
+        with torch.autocast(component_tokens.device.type, enabled=False):
+            weight, bias = self._fold_route(component_tokens.to(wide), component_mask)
+        return _logits(self._normalise(hidden_states), weight.to(hidden_states.dtype), bias).transpose(1, 2)
 
     def route_weights(
         self, hidden_states: Tensor, component_tokens: Tensor, component_mask: Tensor | None = None
@@ -151,19 +157,10 @@ class LocalRouter(Adapter):
 
     def _fold(self, component_tokens: Tensor, component_mask: Tensor, dtype: torch.dtype) -> PreparedIdentity:
         # Folding is done once, so it is done in float32 or wider: the products are rounded to `dtype` only at the end.
-        wide = torch.promote_types(torch.promote_types(component_tokens.dtype, dtype), torch.float32)
+        wide = _wide(component_tokens.dtype, dtype)
         tokens = component_tokens.to(wide)
         attention = self.cross_attention
-
-        route = torch.einsum("ml,bmlD->bmD", self.aggregate.to(wide), self.norm_component(tokens))
-        route = self.to_component(route) @ self.to_video.weight.to(wide)
-        route_bias = route @ self.norm_video.bias.to(wide)
-        route = _centred(route * self.norm_video.weight.to(wide))
-        if self.background_logit is not None:
-            route = F.pad(route, (0, 0, 0, 1))
-            route_bias = torch.cat([route_bias, self.background_logit.to(wide).expand(len(tokens), 1)], dim=1)
-        hidden = F.pad(~component_mask, (0, route_bias.shape[1] - component_mask.shape[1]))
-        route_bias = route_bias.masked_fill(hidden, torch.finfo(wide).min)
+        route, route_bias = self._fold_route(tokens, component_mask)
 
         query_weight = attention.to_query.weight.to(wide)
         query_bias = split_heads((query_weight @ attention.norm_query.bias.to(wide))[None, None], attention.num_heads)
@@ -181,6 +178,19 @@ class LocalRouter(Adapter):
             value=value.to(dtype).contiguous(),
             out_weight=attention.to_out.weight.to(dtype),
         )
+
+    def _fold_route(self, tokens: Tensor, component_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """`route_weight` and `route_bias` of the prepared form, in the dtype of the tokens (b, m, l, D)."""
+        wide = tokens.dtype
+        route = torch.einsum("ml,bmlD->bmD", self.aggregate.to(wide), self.norm_component(tokens))
+        route = self.to_component(route) @ self.to_video.weight.to(wide)
+        route_bias = route @ self.norm_video.bias.to(wide)
+        route = _centred(route * self.norm_video.weight.to(wide))
+        if self.background_logit is not None:
+            route = F.pad(route, (0, 0, 0, 1))
+            route_bias = torch.cat([route_bias, self.background_logit.to(wide).expand(len(tokens), 1)], dim=1)
+        hidden = F.pad(~component_mask, (0, route_bias.shape[1] - component_mask.shape[1]))
+        return route, route_bias.masked_fill(hidden, torch.finfo(wide).min)
 
     def apply_prepared(
         self,
@@ -232,11 +242,9 @@ class LocalRouter(Adapter):
         # those.
         return F.layer_norm(hidden_states, hidden_states.shape[-1:], eps=self.norm_video.eps)
 
-    def _logits(self, x: Tensor, prepared: PreparedIdentity) -> Tensor:
-        return (x @ prepared.route_weight.transpose(1, 2)) + prepared.route_bias[:, None]  # b n r
-
     def _weights(self, x: Tensor, prepared: PreparedIdentity) -> Tensor:
-        return self._logits(x, prepared).softmax(dim=-1)[..., : prepared.visible.shape[1]]
+        logits = _logits(x, prepared.route_weight, prepared.route_bias)
+        return logits.softmax(dim=-1)[..., : prepared.visible.shape[1]]
 
     def check_tokens(self, component_tokens: Tensor, component_mask: Tensor | None) -> Tensor:
         """Refuse tokens or a mask that do not fit the router; return the mask, all True if it is None."""
@@ -274,6 +282,16 @@ class LocalRouter(Adapter):
                 f"component_tokens holds {identities} identities for a batch of {len(hidden_states)}: give one, or one "
                 "a sample."
             )
+
+
+def _wide(*dtypes: torch.dtype) -> torch.dtype:
+    """The widest of some dtypes and float32."""
+    return functools.reduce(torch.promote_types, dtypes, torch.float32)
+
+
+def _logits(x: Tensor, route_weight: Tensor, route_bias: Tensor) -> Tensor:
+    """(b, n, D'), (b, r, D') and (b, r) → (b, n, r), of the bias's dtype."""
+    return x @ route_weight.transpose(1, 2) + route_bias[:, None]
 
 
 def _centred(weight: Tensor) -> Tensor:

@@ -341,6 +341,114 @@ def test_gradient_checkpointing_gives_the_same_gradients(model):
             model(**tiny.transformer_inputs())
 
 
+def test_records_the_video_stream_before_the_router_acts(model):
+    leaving, router = [], tiny.router()
+    model.transformer_blocks[1].register_forward_hook(lambda module, args, out: leaving.append(out[0]))
+    run(model, batch=2)
+    with attach(router, model, block_idx=1) as handle:
+        handle.set_tokens(tiny.tokens())
+        with handle.record_stream() as streams:
+            run(model, batch=2)
+            assert len(streams) == 1
+            run(model)
+        run(model)
+    assert [tuple(z.shape) for z in streams] == [(2, 72, tiny.DIM), (1, 72, tiny.DIM)]
+    assert torch.equal(streams[0], leaving[0])
+    assert not torch.equal(streams[0], leaving[1])
+    torch.testing.assert_close(leaving[1], router(streams[0], tiny.tokens(1)))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the router writes over the stream on a GPU only")
+def test_the_recorded_stream_is_not_written_over_on_a_gpu():
+    model = tiny.transformer(**NO_GRID).to("cuda", torch.bfloat16)
+    router = tiny.router(tokens_per_component=16).to("cuda", torch.bfloat16)
+    tokens = torch.randn(6, 16, tiny.TOKEN_DIM, generator=torch.Generator().manual_seed(0)).to("cuda", torch.bfloat16)
+    inputs = {k: v.to("cuda") for k, v in tiny.transformer_inputs().items()}
+    inputs = {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs.items()}
+    with attach(router, model) as handle, torch.no_grad():
+        handle.set_tokens(tokens)
+        with handle.record_stream() as streams:
+            steered = model(**inputs).sample
+            with handle.disabled():
+                assert not torch.equal(model(**inputs).sample, steered)
+    assert torch.equal(streams[0], streams[1])
+
+
+@pytest.mark.parametrize("quiet", ["disabled", "scale 0", "no identity"])
+def test_records_the_stream_of_a_router_that_does_not_act(model, quiet):
+    base = run(model)
+    with attach(tiny.router(), model) as handle:
+        handle.set_tokens(tiny.tokens())
+        with handle.record_stream() as streams:
+            assert not torch.equal(run(model), base)
+            if quiet == "disabled":
+                with handle.disabled():
+                    assert torch.equal(run(model), base)
+            elif quiet == "scale 0":
+                handle.scale = 0
+                assert torch.equal(run(model), base)
+            else:
+                handle.clear()
+                with pytest.warns(UserWarning, match="no identity is set"):
+                    assert torch.equal(run(model), base)
+    assert len(streams) == 2
+    assert torch.equal(*streams)
+
+
+def test_two_routers_record_what_each_of_them_meets(model):
+    with attach(tiny.router(1), model) as first, attach(tiny.router(2), model) as second:
+        first.set_tokens(tiny.tokens())
+        second.set_tokens(tiny.tokens())
+        with first.record_stream() as before, second.record_stream() as between:
+            run(model)
+    assert not torch.equal(before[0], between[0])
+    torch.testing.assert_close(between[0], tiny.router(1)(before[0], tiny.tokens(1)))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("disabled", [False, True])
+def test_the_recorded_stream_has_its_gradient_and_is_recorded_once(model, disabled, checkpointing):
+    if checkpointing:
+        model.enable_gradient_checkpointing()
+    router, calls = tiny.router().requires_grad_(False), []
+    model.transformer_blocks[1].register_forward_pre_hook(lambda *_: calls.append(len(calls)))
+    first_block = model.transformer_blocks[0].ff.net[0].proj.weight
+    with attach(router, model, block_idx=1) as handle:
+        handle.set_tokens(tiny.tokens())
+        handle.enabled = not disabled
+        with handle.record_stream() as streams:
+            output = model(**tiny.transformer_inputs()).sample
+            logits = router.route_logits(streams[0], tiny.tokens(1))
+            through_router, through_host = (
+                torch.autograd.grad(v.square().mean(), first_block, retain_graph=True)[0] for v in (logits, output)
+            )
+            assert through_router.norm() > 0
+            assert through_host.norm() > 0
+            # A loss on both, as eq. 6 is.
+            total = output.square().mean() + logits.square().mean()
+            (gradient,) = torch.autograd.grad(total, first_block)
+            torch.testing.assert_close(gradient, through_router + through_host)
+            assert len(streams) == 1
+    assert (len(calls) > 1) == checkpointing  # the block itself was computed again
+
+
+def test_the_stream_is_recorded_no_longer_than_the_block_lasts(model):
+    with attach(tiny.router(), model) as handle:
+        handle.set_tokens(tiny.tokens())
+        with pytest.raises(KeyError), handle.record_stream() as streams:
+            run(model)
+            raise KeyError
+        run(model)
+        assert len(streams) == 1
+        with handle.record_stream() as streams:
+            with pytest.raises(ValueError, match="being recorded already"), handle.record_stream():
+                pass
+            run(model)
+            assert len(streams) == 1
+    with pytest.raises(ValueError, match="has been detached"), handle.record_stream():
+        pass
+
+
 def test_changed_router_weights_act_at_once(model):
     with attach(tiny.router(), model) as handle:
         handle.set_tokens(tiny.tokens())

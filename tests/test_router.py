@@ -84,6 +84,68 @@ def test_route_logits_and_weights_equal_eq_2(z):
     torch.testing.assert_close(weights, literal.softmax(dim=1), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("identities", [1, 2])
+def test_route_logits_and_their_gradients_equal_the_literal_ones(z, identities, dtype, bound):
+    router = tiny.router(background=True).to(dtype)
+    inputs = [z.to(dtype).requires_grad_(), tiny.tokens(identities).to(dtype).requires_grad_()]
+    logits = router.route_logits(*inputs)
+    assert logits.dtype == dtype
+    literal = literal_logits(router, inputs[0], inputs[1].expand(2, -1, -1, -1))
+    assert literal.std() > 0.1
+    assert relative(logits[:, :6], literal) < bound
+    assert torch.equal(logits[:, 6], router.background_logit.detach().expand(2, 30))
+
+    trained = {n: p for n, p in router.named_parameters() if not n.startswith(("cross_attention", "background"))}
+    direction = torch.randn(literal.shape, generator=torch.Generator().manual_seed(2), dtype=dtype)
+    got = torch.autograd.grad(logits[:, :6], [*inputs, *trained.values()], direction, retain_graph=True)
+    wanted = torch.autograd.grad(literal, [*inputs, *trained.values()], direction)
+    for name, a, b in zip(["hidden_states", "component_tokens", *trained], got, wanted, strict=True):
+        assert b.norm() > 0, name
+        assert relative(a, b) < bound, name
+    (of_background,) = torch.autograd.grad(logits.sum(), router.background_logit)
+    assert of_background.item() == pytest.approx(2 * 30)
+
+
+def test_route_logits_of_bfloat16_video_tokens_are_float32(z):
+    router, component_tokens = tiny.router(), tiny.tokens(2)
+    logits = router.route_logits(z.bfloat16(), component_tokens)
+    assert logits.dtype == torch.float32
+    assert 0 < relative(logits, router.route_logits(z, component_tokens)) < 0.02
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert relative(router.route_logits(z, component_tokens), router.route_logits(z, component_tokens)) < 0.02
+
+
+def test_masked_component_has_the_least_logit_there_is_and_the_others_keep_theirs(z):
+    router, mask = tiny.router(background=True).double(), torch.ones(2, 6, dtype=torch.bool)
+    mask[0, 2] = False
+    z, component_tokens = z.double(), tiny.tokens(2).double()
+    visible, masked = (router.route_logits(z, component_tokens, m) for m in (None, mask))
+    assert (masked[0, 2] == torch.finfo(torch.float64).min).all()
+    shown = torch.cat([mask, torch.ones(2, 1, dtype=torch.bool)], dim=1)
+    assert torch.equal(masked[shown], visible[shown])
+    assert masked.isfinite().all()
+
+
+@pytest.mark.parametrize("use", ["route_logits", "route_weights", "forward"])
+@pytest.mark.parametrize(
+    ("hidden_states", "tokens", "mask", "error", "message"),
+    [
+        ((2, 30, 32), (2, 6, 8, 32), None, ValueError, r"hidden_states has shape \(2, 30, 32\).*64"),
+        ((30, 64), (1, 6, 8, 32), None, ValueError, r"hidden_states has shape \(30, 64\).*\(batch, tokens, 64\)"),
+        ((2, 30, 64), (3, 6, 8, 32), None, ValueError, "3 identities for a batch of 2"),
+        ((1, 30, 64), (2, 6, 8, 32), None, ValueError, "2 identities for a batch of 1"),
+        ((2, 30, 64), (2, 6, 8, 16), None, ValueError, r"component_tokens has shape \(2, 6, 8, 16\).*6, 8, 32"),
+        ((2, 30, 64), (6, 8, 32), None, ValueError, r"component_tokens has shape \(6, 8, 32\).*batch, 6, 8, 32"),
+        ((2, 30, 64), (2, 6, 8, 32), (6,), ValueError, r"component_mask has shape \(6,\).*\(2, 6\)"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused_by_all_of_eqs_2_and_3(use, hidden_states, tokens, mask, error, message):
+    mask = None if mask is None else torch.ones(mask, dtype=torch.bool)
+    with pytest.raises(error, match=message):
+        getattr(tiny.router(), use)(torch.randn(hidden_states), torch.randn(tokens), mask)
+
+
 def test_float32_weights_take_bfloat16_tokens_and_give_their_dtype(z):
     out = tiny.router()(z.bfloat16(), tiny.tokens(1).bfloat16())
     assert out.dtype == torch.bfloat16

@@ -1,0 +1,91 @@
+"""Eq. 1's forward process, by what a scheduler of diffusers asks its host to predict."""
+
+import torch
+from torch import Tensor
+
+
+def prediction_type(scheduler) -> str:
+    """What the host of a scheduler predicts: "epsilon", "v_prediction", "sample" or "flow_prediction".
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    config = scheduler.config
+    flow = type(scheduler).__name__.startswith("FlowMatch") or config.get("use_flow_sigmas", False)
+    kind = "flow_prediction" if flow else config.get("prediction_type", "epsilon")
+    if kind not in ("epsilon", "v_prediction", "sample", "flow_prediction"):
+        raise ValueError(
+            f"{type(scheduler).__name__} has prediction_type {kind!r}, but training knows epsilon, v_prediction, "
+            "sample and flow_prediction."
+        )
+    return kind
+
+
+def draw_timesteps(scheduler, draws: Tensor) -> Tensor:
+    """Timesteps for uniform numbers: whole ones, or for flows any.
+
+    Args:
+        scheduler: A scheduler of diffusers.
+        draws: (b,), 0 inclusive to 1 exclusive.
+
+    Returns:
+        (b,), int64, or float32 for flows.
+    """
+    timesteps = draws * scheduler.config.num_train_timesteps
+    return timesteps.float() if prediction_type(scheduler) == "flow_prediction" else timesteps.long()
+
+
+def add_noise(scheduler, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """Latents with the noise of their timestep.
+
+    Args:
+        scheduler: A scheduler of diffusers.
+        latents, noise: (b, ...).
+        timesteps: (b,), as `draw_timesteps` gives them.
+    """
+    signal, share = _levels(scheduler, latents, timesteps)
+    return signal * latents + share * noise
+
+
+def prediction_target(scheduler, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """What the host should predict: the noise, the velocity, the flow or the latents. Arguments as in `add_noise`."""
+    kind = prediction_type(scheduler)
+    if kind == "epsilon":
+        return noise
+    if kind == "sample":
+        return latents
+    if kind == "flow_prediction":
+        return noise - latents
+    signal, share = _levels(scheduler, latents, timesteps)
+    return signal * noise - share * latents
+
+
+def denoised(scheduler, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+    """The clean latents that a prediction means, in one step.
+
+    Args:
+        scheduler: A scheduler of diffusers.
+        prediction: The host's output, (b, ...).
+        noisy: What the host was given, of the same shape.
+        timesteps: (b,).
+    """
+    kind = prediction_type(scheduler)
+    if kind == "sample":
+        return prediction
+    signal, share = _levels(scheduler, noisy, timesteps)
+    if kind == "flow_prediction":
+        return noisy - share * prediction
+    if kind == "v_prediction":
+        return signal * noisy - share * prediction
+    return (noisy - share * prediction) / signal
+
+
+def _levels(scheduler, like: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+    """How much of the latents and of the noise there is at each timestep, both (b, 1, ...), as `like` in dtype."""
+    shape = (-1,) + (1,) * (like.ndim - 1)
+    if prediction_type(scheduler) == "flow_prediction":
+        share = (timesteps / scheduler.config.num_train_timesteps).to(like).view(shape)
+        return 1 - share, share
+    wide = torch.promote_types(like.dtype, torch.float32)
+    alpha = scheduler.alphas_cumprod.to(like.device, wide)[timesteps].view(shape)
+    return alpha.sqrt().to(like.dtype), (1 - alpha).sqrt().to(like.dtype)
