@@ -1,10 +1,16 @@
-"""Saving without half-written files: aside first, then renamed."""
+"""Saving without half-written files: aside first, then renamed; and one writer at a time."""
 
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
 
 
 @contextmanager
@@ -36,3 +42,18 @@ def written_aside(target: str | os.PathLike) -> Iterator[Path]:
                 undo.callback((target / file).unlink, missing_ok=True)
             os.replace(new / file, target / file)
         undo.pop_all()
+
+
+def lock(file: BinaryIO, path: str | os.PathLike) -> None:
+    """Keep others from locking an open file until it is closed.
+
+    Raises:
+        OSError: If another process has locked it.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(f"'{path}' is being written by another process: wait for it, or end it.") from error
+        except OSError:  # not every network's file system can lock
+            pass

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 from . import __version__
+from .cli_data import add_data_commands
+from .cli_shared import add_models, check_picture, to_device
 
 CONSISID = "BestWishYsh/ConsisID-preview"
 
@@ -40,7 +42,7 @@ def identity(args: argparse.Namespace) -> str:
 
     if args.output.suffix != ".safetensors":
         raise ValueError(f"'{args.output}' must end in .safetensors.")
-    device = _device(args.device)
+    device = to_device(args.device)
     if args.adapters:
         encoder = LocalFacialEncoder.from_pretrained(args.adapters, subfolder="encoder", cache_dir=args.cache_dir)
     else:
@@ -60,19 +62,15 @@ def identity(args: argparse.Namespace) -> str:
 
 def parse(args: argparse.Namespace) -> str:
     """Write a picture of the facial components that a photo shows."""
-    from PIL import Image
-
     from .aside import written_aside
     from .face import FaceProcessor
     from .photo import Photo
     from .visualize import component_overlay
 
-    Image.init()
-    if Image.EXTENSION.get(args.output.suffix.lower()) not in Image.SAVE:
-        raise ValueError(f"'{args.output}' must end in the name of a picture format, such as .png or .jpg.")
+    check_picture(args.output)
     face = FaceProcessor.from_pretrained(
         args.model_pack,
-        device=_device(args.device),
+        device=to_device(args.device),
         weights_dir=args.weights_dir,
         cache_dir=args.cache_dir,
         recognizer=None,
@@ -87,14 +85,11 @@ def parse(args: argparse.Namespace) -> str:
     return f"{args.output}: {count - len(features.hidden)} of {count} components, masked: {masked or 'none'}"
 
 
-def _device(name: str):
-    import torch
+def push(args: argparse.Namespace) -> str:
+    """Upload what a training run has made."""
+    from .run_folder import push_run
 
-    try:
-        return torch.zeros(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"--device {name} is not to be had here ({reason}): say cpu, cuda or mps.") from error
+    return f"{push_run(args.folder, args.repo, private=args.private or None)}"
 
 
 def _choices(args: argparse.Namespace) -> dict:
@@ -161,6 +156,18 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--vision-model", metavar="REPO", help="Hub repo or folder of the ViT, if moved")
         _add_reading(command)
         command.set_defaults(run=run)
+    add_data_commands(commands)
+    upload = commands.add_parser(
+        "push",
+        help="upload what a training run has made",
+        description="Upload the adapters of a training run, its LoRA if it has one, and a card with the training's "
+        "settings, the base model and the number of clips, as one commit. Of a run that has not ended, its last "
+        "checkpoint.",
+    )
+    upload.add_argument("folder", type=Path, metavar="FOLDER", help="the run's output, or one of its checkpoints")
+    upload.add_argument("repo", metavar="REPO", help="name or organisation/name; created if it is not there")
+    upload.add_argument("--private", action="store_true", help="create it as a private one")
+    upload.set_defaults(run=push)
     return parser
 
 
@@ -178,19 +185,18 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
         action="append",
         help="your own segmentation: palette or grey, 0 nothing, 1 to 6 components; once, or once a photo",
     )
-    models = command.add_argument_group("models, which are downloaded on first use")
-    models.add_argument(
-        "--model-pack", default="antelopev2", metavar="PACK", help="insightface's, by name or folder (%(default)s)"
-    )
-    models.add_argument("--weights-dir", metavar="DIR", help="folder of facexlib's .pth files")
-    models.add_argument("--cache-dir", metavar="DIR", help="where downloads go, if not where each library puts them")
-    models.add_argument("--device", default="cpu", help="cpu, cuda or mps (%(default)s)")
+    add_models(command)
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
-        print(arguments.run(arguments))
+        said = arguments.run(arguments)
+        if said is not None:  # of several processes one speaks
+            print(said)
+    except KeyboardInterrupt as error:
+        print(f"lavieid: {str(error) or 'stopped'}", file=sys.stderr)
+        return 130
     except (ValueError, OSError, ImportError) as error:
         print(f"lavieid: {error}", file=sys.stderr)
         return 1

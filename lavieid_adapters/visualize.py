@@ -22,7 +22,7 @@ def component_overlay(pixels: np.ndarray, features: FaceFeatures) -> Image.Image
     height, width = pixels.shape[:2]
     in_photo = warp_map(features.component_map, features.matrix, (width, height), inverse=True)
     scale = min(_HEIGHT / height, _WIDTH / width)
-    photo = _tinted(pixels, in_photo).resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
+    photo = tinted(pixels, in_photo).resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(photo)
     for i, box in enumerate(features.boxes):
         chosen = i == features.face_index
@@ -34,7 +34,7 @@ def component_overlay(pixels: np.ndarray, features: FaceFeatures) -> Image.Image
             at, font = (corners[0] + 7, corners[1] + 4), ImageFont.load_default(22)
             draw.text(at, str(i), "white", font, stroke_width=2, stroke_fill="black")
 
-    face = _tinted(features.aligned, features.component_map).resize((_FACE, _FACE), Image.Resampling.LANCZOS)
+    face = tinted(features.aligned, features.component_map).resize((_FACE, _FACE), Image.Resampling.LANCZOS)
     picture = Image.new("RGB", (photo.width + face.width + 3 * _MARGIN, _HEIGHT + 2 * _MARGIN), "white")
     picture.paste(photo, (_MARGIN, _MARGIN))
     picture.paste(face, (photo.width + 2 * _MARGIN, _MARGIN))
@@ -42,7 +42,8 @@ def component_overlay(pixels: np.ndarray, features: FaceFeatures) -> Image.Image
     return picture
 
 
-def _tinted(pixels: np.ndarray, component_map: np.ndarray) -> Image.Image:
+def tinted(pixels: np.ndarray, component_map: np.ndarray) -> Image.Image:
+    """A picture (h, w, 3), uint8, RGB, half in the colours of a component map (h, w), 0 to 6, where that is not 0."""
     colours = np.array(PALETTE, np.float32)[component_map]
     share = np.where(component_map == 0, 0, 0.5)[..., None]
     return Image.fromarray((pixels * (1 - share) + colours * share).astype(np.uint8))

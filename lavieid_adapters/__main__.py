@@ -1,0 +1,7 @@
+"""The `lavieid` command as a module, for `accelerate launch -m lavieid_adapters prepare ...`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
