@@ -22,11 +22,17 @@ _HOME = {
     "LocalRouter": "router",
     "RetinaFace": "face_models",
     "RouterHandle": "handle",
+    "Shards": "shards",
     "TAM": "tam",
+    "TrainingConfig": "training_config",
     "VisionModel": "vision",
     "attach": "handle",
     "attach_lavieid": "pipeline",
     "component_overlay": "visualize",
+    "diffusion_loss": "losses",
+    "lavieid_loss": "losses",
+    "route_loss": "losses",
+    "token_labels": "labels",
 }
 
 __all__ = sorted(_HOME)

@@ -40,7 +40,7 @@ the Python package lavieid-adapters.
 ## How to use
 
 {use}
-
+{training}
 ## Responsible use
 
 The adapters put a real person's face into generated video. Use them only with that person's consent, label what you
@@ -50,7 +50,11 @@ the identity have licences of their own, often non-commercial; they hold here to
 
 
 def model_card(
-    adapters: Mapping[str, ModelMixin], license: str, base_model: str | None = None, record: dict | None = None
+    adapters: Mapping[str, ModelMixin],
+    license: str,
+    base_model: str | None = None,
+    record: dict | None = None,
+    training: Mapping | None = None,
 ) -> str:
     """The card's text, front matter included.
 
@@ -59,6 +63,7 @@ def model_card(
         license: An identifier of the Hub's licence list.
         base_model: The model that the adapters were trained on, a Hub id or a path.
         record: For a checkpoint of all adapters: what else it must remember, kept in the front matter.
+        training: How they were trained: plain types by name.
     """
     data = ModelCardData(
         base_model=base_model if base_model and _is_hub_id(base_model) else None,
@@ -78,8 +83,14 @@ def model_card(
         license=license,
         rows="\n".join(rows),
         use=_USE_ALL if record else _USE_ONE.format(name=next(iter(adapters))),
+        training=_training(training) if training else "",
     )
     return f"---\n{data.to_yaml()}\n---\n{body}"
+
+
+def _training(record: Mapping) -> str:
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in record.items())
+    return f"\n## Training\n\n| | |\n| --- | --- |\n{rows}\n"
 
 
 def settings(adapter: ModelMixin) -> str:

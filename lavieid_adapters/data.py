@@ -5,6 +5,7 @@
 import io
 import json
 import multiprocessing
+import signal
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -190,19 +191,28 @@ def batches(samples: TrainingSamples, batch_size: int, *, start: int, stride: in
     if num_workers:
         # A fork of a process that has threads, or uses CUDA, may hang. The server that forks the workers imports for
         # all of them.
-        served = "forkserver" in multiprocessing.get_all_start_methods()  # which Windows has not
+        served = "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
         context = multiprocessing.get_context("forkserver" if served else "spawn")
-        context.set_forkserver_preload([__name__])
+        if served:
+            context.set_forkserver_preload([__name__])
     return iter(
         DataLoader(
             samples,
             batch_sampler=order,
             collate_fn=collate,
             num_workers=num_workers,
+            worker_init_fn=_leave_signals,
+            generator=torch.Generator(),  # else it draws from the run's own, whose state would tell of a restart
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context=context,
         )
     )
+
+
+def _leave_signals(worker: int) -> None:
+    """A signal to the whole group is for the training process, which still needs samples to end its step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _picture(data: bytes) -> np.ndarray:

@@ -101,9 +101,20 @@ def inspect_folder(folder: Path) -> tuple[dict[str, Adapter], Metadata]:
 
 
 def save_folder(
-    adapters: Mapping[str, Adapter], folder: str | os.PathLike, metadata: Metadata, license: str = "apache-2.0"
+    adapters: Mapping[str, Adapter],
+    folder: str | os.PathLike,
+    metadata: Metadata,
+    license: str = "apache-2.0",
+    training: Mapping | None = None,
 ) -> None:
     """Write each adapter to the subfolder of its name, and a card; aside first and then renamed.
+
+    Args:
+        adapters: By the names of `ADAPTERS`.
+        folder: Where to.
+        metadata: For the card.
+        license: An identifier of the Hub's licence list.
+        training: How they were trained, for the card: plain types by name.
 
     Raises:
         ValueError: If the folder holds an adapter that is not among these: it would be loaded with them.
@@ -119,7 +130,8 @@ def save_folder(
         for name, adapter in adapters.items():
             adapter.save_files(aside / name)
         record = {"block_idx": metadata.block_idx, "encoder": encoder, "base_model": metadata.base_model}
-        (aside / "README.md").write_text(model_card(adapters, license, metadata.base_model, record), encoding="utf-8")
+        card = model_card(adapters, license, metadata.base_model, record, training)
+        (aside / "README.md").write_text(card, encoding="utf-8")
 
 
 def _places(folder: Path, called: str) -> dict[str, Path]:

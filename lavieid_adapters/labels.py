@@ -9,7 +9,6 @@ from torch import Tensor
 from .components import NUM_CLASSES
 
 IGNORED = -100  # cross-entropy's own
-UNKNOWN = 255  # in a component map: nobody looked, or no face was found
 
 
 def token_labels(
@@ -27,7 +26,8 @@ def token_labels(
     in front, as CogVideoX 1.5 does.
 
     Args:
-        maps: Component of each pixel, (f, h, w), uint8: 0 for none, 1 to 6 for `FACIAL_COMPONENTS`, `UNKNOWN`.
+        maps: Component of each pixel, (f, h, w), uint8: 0 for none, 1 to 6 for `FACIAL_COMPONENTS`, 255
+            where it is not known.
         grid: The token grid (frames, height, width).
         temporal_compression: Frames a latent frame.
         patch_frames: Latent frames a token.

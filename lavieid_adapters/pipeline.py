@@ -10,9 +10,9 @@ from torch import Tensor
 from .checkpoint import Adapter
 from .decoder import RefiningDecoder
 from .encoder import LocalFacialEncoder
-from .folder import Metadata, by_name, load_folder
+from .folder import ADAPTERS, Metadata, by_name, load_folder
 from .handle import attach
-from .hosts import Host, activation_dtype, find_host, token_width
+from .hosts import activation_dtype, find_host, token_width
 from .lavieid import LaVieID
 from .router import LocalRouter
 from .tam import TAM
@@ -68,7 +68,10 @@ def attach_lavieid(
     metadata = Metadata(base_model=_name(pipe), block_idx=block_idx or 0)
     fresh = adapters is None
     if fresh:
-        adapters = _fresh(pipe, host, dtype)
+        with torch.device(pipe._execution_device):
+            channels = {"latent_channels": pipe.vae.config.latent_channels}
+            adapters = {name: fresh_adapter(name, pipe, **(channels if name == "tam" else {})) for name in ADAPTERS}
+        adapters = {name: adapter.to(dtype).eval() for name, adapter in adapters.items()}
     elif isinstance(adapters, str | os.PathLike):
         adapters, saved = load_folder(adapters, torch_dtype=dtype, **kwargs)
         metadata = saved.checked_against(metadata.base_model, block_idx)
@@ -106,15 +109,23 @@ def _passes(pipe) -> int | None:
     return 2 if getattr(pipe, "_guidance_scale", 1) > 1 else None
 
 
-def _fresh(pipe, host: Host, dtype: torch.dtype) -> dict[str, Adapter]:
-    dim = token_width(pipe.transformer)
+def fresh_adapter(name: str, pipe, **sizes) -> Adapter:
+    """An untrained adapter of a pipeline's dimensions, on the CPU.
+
+    Args:
+        name: "router", "encoder" or "tam".
+        pipe: The pipeline; its transformer tells the dimensions.
+        sizes: Constructor arguments that take the place of them.
+    """
+    if name == "encoder":
+        return LocalFacialEncoder(**sizes)
+    dim = sizes.pop("dim", None) or token_width(pipe.transformer)
+    if name == "router":
+        return LocalRouter(dim=dim, **sizes)
     heads = next(h for h in range(max(1, dim // 128), 0, -1) if dim % (2 * h) == 0)
-    with torch.device(pipe._execution_device):
-        return {
-            "router": LocalRouter(dim=dim).to(dtype),
-            "encoder": LocalFacialEncoder().to(dtype),
-            "tam": TAM(pipe.vae.config.latent_channels, dim=dim, num_heads=heads, layout=host.layout).to(dtype).eval(),
-        }
+    host = find_host(pipe.transformer)
+    defaults = {"latent_channels": pipe.transformer.config.out_channels, "num_heads": heads, "layout": host.layout}
+    return TAM(dim=dim, **{**defaults, **sizes})
 
 
 def _name(pipe) -> str | None:

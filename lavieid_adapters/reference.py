@@ -8,14 +8,13 @@ import numpy as np
 from PIL import Image
 
 from .clips import Clip, Rejected
-from .components import read_component_map, warp_map
+from .components import UNKNOWN, read_component_map, warp_map
 from .face import FaceProcessor
 from .features import DetectedFace, FaceFeatures
 from .photo import Photo
 
 # Why a clip cannot be used, as far as its person tells.
 NO_FACE, NO_REFERENCE, BAD_REFERENCE = "no face", "no face in the reference", "unreadable reference"
-UNKNOWN = 255  # in the component map of a frame in which no face was found
 _SIDE, _SHARP = 128, 100.0  # pixels of a face whose sharpness is read, and the variance that is half sharp
 _NOSE = 0.56  # where the nose's tip is between eyes and mouth, 0 to 1, from the front
 _STRIDE = 4  # of the frames of another clip in which a reference is looked for

@@ -142,6 +142,7 @@ class TrainingConfig:
         self._check("lr_scheduler", self.lr_scheduler in courses, f"one of {', '.join(courses)}")
         counted = isinstance(self.checkpointing, str) or self.checkpointing >= 0
         self._check("checkpointing", counted, "'auto', 'all' or a number of blocks")
+        self._check("tam_max_noise", self.stage == "router" or self.tam_max_noise > 0, "greater than 0 to train TAM")
         for entry in self.validation:
             self._check(
                 "validation", set(entry) == {"reference", "prompt"}, "a list of {reference: photo, prompt: text}"

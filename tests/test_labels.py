@@ -4,9 +4,10 @@ import pytest
 import tiny
 import torch
 
+from lavieid_adapters.components import UNKNOWN
 from lavieid_adapters.hosts import find_host
 from lavieid_adapters.identity import FACIAL_COMPONENTS
-from lavieid_adapters.labels import IGNORED, UNKNOWN, token_labels
+from lavieid_adapters.labels import IGNORED, token_labels
 
 NOBODY = len(FACIAL_COMPONENTS)  # the label of a token that shows no component
 NO_POSITIONS = {

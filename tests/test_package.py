@@ -91,7 +91,9 @@ def test_imports_go_one_way():
     graph = imports()
     assert graph["lavieid"] and graph["router"]  # the graph is not empty
     TopologicalSorter(graph).prepare()  # raises CycleError
-    assert not [name for name, targets in graph.items() if targets & {"cli", "train"} and name not in ("cli", "__main__")]
+    assert not [
+        name for name, targets in graph.items() if targets & {"cli", "train"} and name not in ("cli", "__main__")
+    ]
     for name in ("router", "tam", "encoder"):
         reached, todo = set(), [name]
         while todo:

@@ -1,0 +1,160 @@
+"""What a run generates on the way: a fixed set of people and prompts, as videos with their route maps."""
+
+# f frames · h w pixels · m components · F H W token grid
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from torch import Tensor
+
+from .aside import written_aside
+from .face import FaceProcessor
+from .identity import FACIAL_COMPONENTS
+from .route_video import contact_sheet, route_overlay, side_by_side, write_video
+from .shards import Shards
+from .training_config import TrainingConfig
+from .training_step import TrainingStep
+
+_SHOWN = 6  # frames of a contact sheet
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A person and a prompt that are generated at each validation.
+
+    Attributes:
+        prompt: The prompt's text.
+        prompt_embeds: Its embeddings, (1, n, d).
+        aligned: The aligned reference, (512, 512, 3), uint8.
+        component_map: Its components, (512, 512), uint8.
+        hidden: Which of them it does not show.
+        id_embedding: (1, i).
+    """
+
+    prompt: str
+    prompt_embeds: Tensor
+    aligned: np.ndarray
+    component_map: np.ndarray
+    hidden: Sequence[str]
+    id_embedding: Tensor
+
+
+class Validation:
+    """Generates each subject with the adapters as they are.
+
+    Args:
+        step: What holds the pipeline and the adapters.
+        shards: Whose first samples are taken if the config names no one, and whose size and empty prompt in any case.
+        config: The run's.
+
+    Raises:
+        ValueError, OSError: If a reference cannot be read, or a model for it cannot be had.
+    """
+
+    def __init__(self, step: TrainingStep, shards: Shards, config: TrainingConfig):
+        self._step, self._config, self._null_prompt = step, config, shards.null_prompt[None]
+        first = shards.index[0]
+        self._size = first["frames"], first["height"], first["width"]
+        if config.validation:
+            self.subjects = _read_subjects(step, config)
+        else:
+            self.subjects = [_sample_subject(shards.members(i)) for i in range(min(2, len(shards.index)))]
+
+    @torch.no_grad()
+    def __call__(self, folder: Path | None, indices: Sequence[int]) -> None:
+        """Write a contact sheet and a video for some of the subjects.
+
+        Args:
+            folder: Where `0.png`, `0.mp4`, ... go; None writes nothing.
+            indices: Of the subjects.
+        """
+        pipe = self._step.pipe
+        pipe.vae.to(self._step.device)
+        pipe.vae.enable_tiling()
+        try:
+            for i in indices:
+                subject = self.subjects[i]
+                video, routes = self._generate(subject)
+                if folder is None:
+                    continue
+                if routes is not None:
+                    overlays = [route_overlay(frame, weights) for frame, weights in zip(video, routes, strict=True)]
+                    video = side_by_side(video, np.stack(overlays))
+                shown = video[np.linspace(0, len(video) - 1, min(_SHOWN, len(video))).round().astype(int)]
+                with written_aside(folder) as aside:
+                    write_video(video, aside / f"{i}.mp4")
+                    contact_sheet(subject.aligned, shown, subject.prompt).save(aside / f"{i}.png")
+        finally:
+            pipe.vae.to("cpu")
+
+    def _generate(self, subject: Subject) -> tuple[np.ndarray, np.ndarray | None]:
+        """Frames (f, h, w, 3), uint8, and the route weights of each (f, m, H, W) in the last denoising step."""
+        step, pipe = self._step, self._step.pipe
+        frames, height, width = self._size
+        routes = []
+        if step.handle is not None:
+            images, mask = step.reference_images(subject.aligned, subject.component_map, subject.hidden)
+            step.handle.set_tokens(*step.component_tokens(images, mask, subject.id_embedding.to(step.device)))
+        arguments = {
+            "prompt_embeds": subject.prompt_embeds.to(step.device, step.dtype),
+            "negative_prompt_embeds": self._null_prompt.to(step.device, step.dtype),
+            "num_frames": frames,
+            "height": height,
+            "width": width,
+            "num_inference_steps": self._config.validation_steps,
+            "guidance_scale": self._config.guidance_scale,
+            "generator": torch.Generator().manual_seed(self._config.seed),
+            "output_type": "latent",
+        }
+        if step.handle is None:
+            latents = pipe(**arguments).frames
+        else:
+            with step.handle.record_routes() as routes:
+                latents = pipe(**arguments).frames
+        # Of a host whose tokens span frames the pipeline drops what it has padded only if it decodes itself.
+        latents = latents[:, latents.shape[1] - ((frames - 1) // pipe.vae_scale_factor_temporal + 1) :]
+        if step.tam is not None:
+            latents = step.tam.refine(latents)
+        video = pipe.decode_latents(latents.to(pipe.vae.dtype))
+        video = pipe.video_processor.postprocess_video(video, output_type="np")[0]
+        pixels = (video * 255).round().astype(np.uint8)
+        if not routes:
+            return pixels, None
+        of_frame = [math.ceil(i * (len(routes[-1][0][0]) - 1) / max(1, len(pixels) - 1)) for i in range(len(pixels))]
+        return pixels, routes[-1][-1].float().cpu().numpy()[:, of_frame].swapaxes(0, 1)  # guidance: prompt last
+
+
+def _sample_subject(members: dict[str, bytes]) -> Subject:
+    from safetensors.torch import load
+
+    tensors, about = load(members["safetensors"]), json.loads(members["json"])
+    aligned, component_map = (np.array(Image.open(io.BytesIO(members[f"{n}.png"]))) for n in ("aligned", "aligned_map"))
+    embeds, identity = tensors["prompt_embeds"][None], tensors["id_embedding"][None]
+    return Subject(about["caption"], embeds, aligned, component_map, list(about["hidden"]), identity)
+
+
+def _read_subjects(step: TrainingStep, config: TrainingConfig) -> list[Subject]:
+    if step.encoder is None:
+        raise ValueError("validation names references, but there is no router to show them: leave it empty.")
+    text = DiffusionPipeline.from_pretrained(config.base, transformer=None, vae=None, dtype=step.dtype)
+    text.to(step.device)
+    face = FaceProcessor.for_encoder(step.encoder, vision=None, device=step.device)
+    subjects = []
+    for entry in config.validation:
+        with torch.no_grad():
+            embeds, _ = text.encode_prompt(entry["prompt"], do_classifier_free_guidance=False)
+        features = face(entry["reference"])
+        hidden = [name for name in FACIAL_COMPONENTS if name in features.hidden]
+        identity = features.id_embedding[None]
+        subjects.append(
+            Subject(entry["prompt"], embeds.cpu(), features.aligned, features.component_map, hidden, identity)
+        )
+    return subjects
