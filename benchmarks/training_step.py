@@ -171,7 +171,7 @@ def times(pipe, vision) -> None:
 
             def host(step=tam.step, batch=batch):
                 with torch.no_grad(), step.attention:
-                    step._predict(batch.latents, batch.prompt_embeds, torch.tensor([400], device="cuda"))
+                    step.predict(batch.latents, batch.prompt_embeds, torch.tensor([400], device="cuda"))
 
             alone = show("the host's forward alone", seconds(host, 5))
             both = show(f"TAM step, {name}", seconds(tam, 5))

@@ -146,18 +146,23 @@ class Pixels:
         return np.asarray(component_map)
 
 
-def small_faces(encoder: LocalFacialEncoder, folder: str) -> FaceProcessor:
-    """Reads photos without a download: no detector, a ViT of a few thousand random weights, saved to `folder`."""
+def small_vision(folder: str | Path, width: int = 16) -> Path:
+    """A ViT of a few thousand random weights as a folder, with embeddings of half its width."""
     torch.manual_seed(0)
     config = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=6, num_attention_heads=2, image_size=56, patch_size=14,
-        projection_dim=8,
+        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=6, num_attention_heads=2, image_size=56,
+        patch_size=14, projection_dim=width // 2,
     )  # fmt: skip
     CLIPVisionModelWithProjection(config).save_pretrained(folder)
     processor = {"image_processor_type": "CLIPImageProcessor", "crop_size": 56, "size": {"shortest_edge": 56}}
     Path(folder, "preprocessor_config.json").write_text(json.dumps(processor))
+    return Path(folder)
+
+
+def small_faces(encoder: LocalFacialEncoder, folder: str) -> FaceProcessor:
+    """Reads photos without a download: no detector, and a small ViT that is saved to `folder`."""
     parts = {"detectors": (), "recognizer": Pixels(), "parser": Pixels()}
-    return FaceProcessor.for_encoder(encoder, vision_model=folder, **parts)
+    return FaceProcessor.for_encoder(encoder, vision_model=small_vision(folder), **parts)
 
 
 def random_identity(encoder: LocalFacialEncoder):

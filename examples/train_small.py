@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from diffusers import CogVideoXPipeline
 from drawn_faces import FPS, FRAMES, HEIGHT, WIDTH, Person, draw_clip, drawn_faces
-from generate import PROMPT, small_components
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from generate import PROMPT, small_components, small_vision
 
 from lavieid_adapters import FaceProcessor, IdentityReader, VisionModel, attach_lavieid
 from lavieid_adapters.clips import read_clips
 from lavieid_adapters.contact_sheet import shard_sheet
+from lavieid_adapters.data import TrainingSamples
 from lavieid_adapters.labels import IGNORED
 from lavieid_adapters.losses import route_targets
 from lavieid_adapters.prepare import prepare
-from lavieid_adapters.route_video import contact_sheet, route_overlay, side_by_side, write_video
+from lavieid_adapters.route_video import route_overlay, side_by_side, video_sheet, write_video
 from lavieid_adapters.shards import Shards
 from lavieid_adapters.train import Trainer
 from lavieid_adapters.training_config import TrainingConfig
@@ -45,19 +45,6 @@ def save_base(folder: Path) -> Path:
     return folder
 
 
-def save_vision(folder: Path) -> Path:
-    """A ViT of a few thousand random weights."""
-    torch.manual_seed(0)
-    config = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=6, num_attention_heads=2, image_size=56, patch_size=14,
-        projection_dim=16,
-    )  # fmt: skip
-    CLIPVisionModelWithProjection(config).save_pretrained(folder)
-    processor = {"image_processor_type": "CLIPImageProcessor", "crop_size": 56, "size": {"shortest_edge": 56}}
-    Path(folder, "preprocessor_config.json").write_text(json.dumps(processor))
-    return folder
-
-
 def draw_clips(folder: Path, people: int, clips_each: int, seed: int) -> Path:
     """Clips of people as video files, listed in a clips.jsonl."""
     rng, lines = np.random.default_rng(seed), []
@@ -75,7 +62,7 @@ def draw_clips(folder: Path, people: int, clips_each: int, seed: int) -> Path:
 @torch.no_grad()
 def measure(trainer: Trainer, shards: Shards) -> tuple[float, float, float]:
     """Eq. 5, the share of video tokens whose component the router finds, and the share of the most frequent one."""
-    samples = type(trainer.samples)(shards, trainer.samples.format)
+    samples = TrainingSamples(shards, trainer.samples.format)
     losses, correct, targets = [], 0, []
     for i in range(len(samples)):
         batch = samples[i, i]
@@ -110,7 +97,7 @@ def generate(base: Path, vision: Path, adapters: Path, output: Path) -> float:
     weights = routes[-1][-1].numpy().swapaxes(0, 1)[[0] + [1 + i // 4 for i in range(FRAMES - 1)]]
     overlays = np.stack([route_overlay(frame, w) for frame, w in zip(pixels, weights, strict=True)])
     write_video(side_by_side(pixels, overlays), output / "video.mp4")
-    contact_sheet(photo, list(side_by_side(pixels, overlays)[::4]), PROMPT).save(output / "video.png")
+    video_sheet(photo, list(side_by_side(pixels, overlays)[::4]), PROMPT).save(output / "video.png")
     return float(np.abs(video - before).mean())
 
 
@@ -126,7 +113,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        base, vision, face = save_base(work / "base"), save_vision(work / "vision"), drawn_faces()
+        base, vision, face = save_base(work / "base"), small_vision(work / "vision", 32), drawn_faces()
         for name, people, each, seed in (("seen", 8, 2, 1), ("unseen", 4, 1, 2)):
             clips = read_clips(draw_clips(work / f"{name}-clips", people, each, seed))
             say(f"{len(clips)} clips of {people} people drawn ({name})")

@@ -45,8 +45,9 @@ class BlockCheckpointing:
 
     def begin(self, device: torch.device, size: int) -> None:
         """Before a step: a batch of more than any earlier `size` is measured anew."""
-        if self._auto and size > self._size and device.type == "cuda":
+        if self._auto and size > self._size:
             self.kept, self._block, self._size = None, 0, size
+        if self.kept is None and device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             self._before = torch.cuda.memory_allocated(device)
 
@@ -59,7 +60,8 @@ class BlockCheckpointing:
         """
         if self.kept is not None or not self._block:  # known, or no gradient has come through the blocks yet
             return
-        total = min(torch.cuda.get_device_properties(device).total_memory, limit or float("inf"))
+        # Others may be at work on the card.
+        total = min(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device), limit or float("inf"))
         # The optimizer's state has come after the peak of the first step, and will stay.
         grown = max(0, torch.cuda.memory_allocated(device) - self._before)
         room = total * (1 - _MARGIN) - torch.cuda.max_memory_allocated(device) - grown

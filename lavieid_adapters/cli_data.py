@@ -17,7 +17,7 @@ Turn clips into training samples for one base model, once: their latents, captio
 
 A line of clips.jsonl is {"video": "a.mp4", "caption": "She reads.", "reference": "face.jpg", "person": "alice"}, the
 last two if they are known. Stopped in whatever way, the same command goes on where it was. What cannot be used is in
-rejected.jsonl, with the reason."""
+rejected.jsonl, with the reason. What is taken out of the list is left out of the index."""
 
 _INSPECT = """\
 Draw some samples: the person, frames with the facial components over them, and the caption.
@@ -68,6 +68,7 @@ def prepare(args: argparse.Namespace) -> str | None:
             max_sequence_length=args.max_sequence_length,
             seed=args.seed,
             tiling=args.tiling,
+            retry_rejected=args.retry_rejected,
             cache_dir=args.cache_dir,
         )
     except KeyboardInterrupt:
@@ -141,6 +142,7 @@ def add_data_commands(commands: argparse._SubParsersAction) -> None:
     how.add_argument(
         "--tiling", action="store_true", help="let the VAE work by tiles: less memory, slightly other latents"
     )
+    how.add_argument("--retry-rejected", action="store_true", help="try again what an earlier run has rejected")
     how.add_argument("--samples-per-shard", type=_positive(int), default=100, metavar="N", help="(%(default)s)")
     add_models(command)
 

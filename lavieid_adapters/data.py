@@ -22,6 +22,8 @@ from .identity import FACIAL_COMPONENTS
 from .labels import token_labels
 from .shards import Shards
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # that ask a run to stop
+
 
 @dataclass
 class Batch:
@@ -50,7 +52,7 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """All on a device, but for the images and their mask: the vision model takes them from the CPU."""
         moved = [f.name for f in fields(self) if f.name not in ("images", "mask")]
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in moved})
+        return replace(self, **{name: getattr(self, name).to(device) for name in moved})
 
 
 @dataclass(frozen=True)
@@ -195,23 +197,27 @@ def batches(samples: TrainingSamples, batch_size: int, *, start: int, stride: in
         context = multiprocessing.get_context("forkserver" if served else "spawn")
         if served:
             context.set_forkserver_preload([__name__])
-    return iter(
-        DataLoader(
-            samples,
-            batch_sampler=order,
-            collate_fn=collate,
-            num_workers=num_workers,
-            worker_init_fn=_leave_signals,
-            generator=torch.Generator(),  # else it draws from the run's own, whose state would tell of a restart
-            pin_memory=torch.cuda.is_available(),
-            multiprocessing_context=context,
-        )
+    loader = DataLoader(
+        samples,
+        batch_sampler=order,
+        collate_fn=collate,
+        num_workers=num_workers,
+        worker_init_fn=_leave_signals,
+        generator=torch.Generator(),  # else it draws from the run's own, whose state would tell of a restart
+        multiprocessing_context=context,
     )
+    # Processes inherit what is blocked when they start; what came in the meantime is delivered afterwards.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        return iter(loader)
+    finally:
+        if blocked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _leave_signals(worker: int) -> None:
     """A signal to the whole group is for the training process, which still needs samples to end its step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

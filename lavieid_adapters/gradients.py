@@ -50,7 +50,8 @@ def update(optimizer: torch.optim.Optimizer, parameters: list[Tensor], max_norm:
     finite = finite and math.isfinite(norm)
     if finite:
         if norm > max_norm:
-            torch._foreach_mul_(gradients, max_norm / norm)
+            for gradient in gradients:  # of which FSDP shards some, so no one call takes all
+                gradient.mul_(max_norm / norm)
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return finite

@@ -41,6 +41,7 @@ def prepare(
     max_sequence_length: int | None = None,
     seed: int = 0,
     tiling: bool = False,
+    retry_rejected: bool = False,
     **hub,
 ) -> tuple[list[dict], list[dict]] | None:
     """Make training samples of clips.
@@ -62,6 +63,7 @@ def prepare(
         max_sequence_length: Tokens of a prompt; what the base's transformer takes if None.
         seed: Of the samples that are drawn from what the VAE gives.
         tiling: Whether the VAE works by tiles: less memory, slightly other latents.
+        retry_rejected: Whether clips that an earlier run has rejected are tried again.
         hub: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`.
 
     Returns:
@@ -98,7 +100,7 @@ def prepare(
             "tiling": tiling,
         }
         _check_folder(out, header)
-        finished = finished_keys(out)
+        finished = finished_keys(out, rejected=not retry_rejected)
         todo = [clip for clip in clips if clip.key not in finished]
         if todo or not (out / HEADER).is_file():
             encoders = BaseEncoders(base, max_sequence_length, dtype, device, tiling, **hub)
@@ -115,7 +117,7 @@ def prepare(
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
-    usable, rejected = write_index(out)
+    usable, rejected = write_index(out, {clip.key for clip in clips})
     _show_reasons(rejected)
     if not usable:
         raise ValueError(f"None of {len(rejected)} clips can be used: '{out / REJECTED}' says why.")
@@ -127,7 +129,9 @@ def _add(clip: Clip, maker: SampleMaker, writer: ShardWriter) -> None:
         members, line = maker.make(clip)
     except Rejected as error:
         writer.reject(clip.key, str(clip.video), error.reason, error.detail)
-    except (OSError, ValueError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of whatever library: one clip does not stop the others
         if getattr(error, "errno", None) in FULL_DISK:
             raise
         writer.reject(clip.key, str(clip.video), FAILED, f"{type(error).__name__}: {error}")

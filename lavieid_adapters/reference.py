@@ -17,6 +17,7 @@ from .photo import Photo
 NO_FACE, NO_REFERENCE, BAD_REFERENCE = "no face", "no face in the reference", "unreadable reference"
 _SIDE, _SHARP = 128, 100.0  # pixels of a face whose sharpness is read, and the variance that is half sharp
 _NOSE = 0.56  # where the nose's tip is between eyes and mouth, 0 to 1, from the front
+_TRIED = 8  # frames, best first, before a clip is given up
 _STRIDE = 4  # of the frames of another clip in which a reference is looked for
 
 
@@ -170,8 +171,13 @@ def _from_frames(
     largest = {i: max(found, key=_area) for i, found in enumerate(faces) if found}
     if not largest:
         raise Rejected(NO_REFERENCE)
-    best = max(largest, key=lambda i: reference_score(frames[i], largest[i]))
-    return _read_face(processor, frames[best], "largest"), f"{clip.video}#t={seconds[best]:.3f}"
+    best = sorted(largest, key=lambda i: reference_score(frames[i], largest[i]), reverse=True)[:_TRIED]
+    for i in best:  # a good one may still be too small, or show none of the components
+        try:
+            return _read_face(processor, frames[i], "largest"), f"{clip.video}#t={seconds[i]:.3f}"
+        except Rejected as error:
+            reason = error
+    raise reason
 
 
 def _read_face(processor: FaceProcessor, image, face_index: str) -> FaceFeatures:

@@ -41,7 +41,7 @@ def side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.concatenate([first, second], axis=2 if first.shape[2] <= first.shape[1] else 1)
 
 
-def contact_sheet(reference: np.ndarray, frames: Sequence[np.ndarray], caption: str) -> Image.Image:
+def video_sheet(reference: np.ndarray, frames: Sequence[np.ndarray], caption: str) -> Image.Image:
     """A reference and frames in a row, with a caption below.
 
     Args:

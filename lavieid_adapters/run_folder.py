@@ -43,14 +43,16 @@ class Result:
 
     def save(self, folder: Path) -> None:
         """Write it to a folder that `attach_lavieid`, and for LoRA `pipe.load_lora_weights`, can load."""
+        (folder / RECORD).unlink(missing_ok=True)  # and written last: without it nothing is taken for a result
         save_folder(self.adapters, folder, self.metadata, training=self.record)
         with written_aside(folder) as aside:
-            (aside / RECORD).write_text(json.dumps(self.record, indent=2), encoding="utf-8")
             if self.lora is not None:
                 weights, config = self.lora
                 CogVideoXPipeline.save_lora_weights(
                     aside, transformer_lora_layers=weights, transformer_lora_adapter_metadata=config
                 )
+        with written_aside(folder) as aside:
+            (aside / RECORD).write_text(json.dumps(self.record, indent=2), encoding="utf-8")
 
 
 class RunFolder:
@@ -82,7 +84,13 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._locked = open(self.path / _LOCK, "ab")  # noqa: SIM115 for as long as the run lasts
         lock(self._locked, self.path)
-        if file.is_file() and self.latest() is not None:
+        finished = (self.path / RECORD).is_file()
+        if finished and self.latest() is None:
+            self.release()
+            raise ValueError(
+                f"'{self.path}' holds the result of a run whose checkpoints are gone: set output to another folder."
+            )
+        if file.is_file() and (finished or self.latest() is not None):
             # What a later version has added was at its default.
             theirs = TrainingConfig("", "", "").as_dict() | yaml.safe_load(file.read_text(encoding="utf-8"))
             free = FREE if mine["lr_scheduler"].startswith("constant") else FREE - {"steps"}
@@ -121,8 +129,9 @@ class RunFolder:
         """
         target = self.checkpoints / f"step-{step:08d}"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=self.checkpoints, prefix=f".{target.name}-"))
+        aside = target.with_name(f".{target.name}-new")
         try:
+            aside.mkdir()
             result.save(aside)
             save_file({k: v.contiguous() for k, v in tensors.items()}, aside / _TENSORS)
             (aside / _STATE).write_text(json.dumps(state), encoding="utf-8")

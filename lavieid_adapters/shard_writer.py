@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -131,13 +131,18 @@ class ShardWriter:
                 _append(tar, _END)
 
 
-def finished_keys(folder: str | os.PathLike) -> set[str]:
-    """The clips that any process has written or rejected."""
-    return {line["key"] for path in _journals(Path(folder)) for line in _read_journal(path)[0]}
+def finished_keys(folder: str | os.PathLike, rejected: bool = True) -> set[str]:
+    """The clips that any process has written, or `rejected`."""
+    lines = [line for path in _journals(Path(folder)) for line in _read_journal(path)[0]]
+    return {line["key"] for line in lines if rejected or "shard" in line}
 
 
-def write_index(folder: str | os.PathLike) -> tuple[list[dict], list[dict]]:
+def write_index(folder: str | os.PathLike, keys: Container[str] | None = None) -> tuple[list[dict], list[dict]]:
     """Merge the journals of all processes, which must have ended, into one index and one list of rejected clips.
+
+    Args:
+        folder: Of the shards.
+        keys: The clips that are wanted; all if None. What was made of others stays where it is.
 
     Returns:
         The lines of both, sorted by key.
@@ -145,7 +150,10 @@ def write_index(folder: str | os.PathLike) -> tuple[list[dict], list[dict]]:
     folder, found = Path(folder), {}
     for path in _journals(folder):
         ShardWriter(folder, int(path.stem[-5:])).close()  # another number of processes may have been at work before
-        found.update((line["key"], line) for line in _read_journal(path)[0])
+        for line in _read_journal(path)[0]:
+            if "shard" in line or "shard" not in found.get(line["key"], ()):  # one that was rejected may be tried again
+                found[line["key"]] = line
+    found = {key: line for key, line in found.items() if keys is None or key in keys}
     lines = [found[key] for key in sorted(found)]
     usable, rejected = ([line for line in lines if ("shard" in line) == there] for there in (True, False))
     with naming_full_disk(folder), written_aside(folder) as new:

@@ -7,6 +7,8 @@ import signal
 import sys
 import textwrap
 import time
+from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -14,17 +16,18 @@ import yaml
 from diffusers.optimization import get_scheduler
 from peft.utils import get_peft_model_state_dict
 
-from .data import batches
+from .data import SIGNALS, batches
 from .extras import require
 from .gradients import average, update
+from .photo import content_digest
 from .run_folder import Result, RunFolder
 from .shards import Shards
 from .training_config import TrainingConfig
 from .training_log import TrainingLog
-from .training_setup import TRAINED, build_adapters, load_base, place_host, training_samples, vision_model
+from .training_setup import TRAINED, build_adapters, load_base, place_host, sharded, training_samples, vision_model
 from .training_state import collect, restore, whole
 from .training_step import TrainingStep
-from .validation import Validation
+from .validation import Validation, encode_prompts
 
 accelerate = require("accelerate", "train")
 
@@ -48,7 +51,11 @@ class Trainer:
         self.shards = Shards(config.shards)
         self.shards.check_base(config.base)
         project = accelerate.utils.ProjectConfiguration(config.output, logging_dir=str(self.folder.path / "logs"))
-        self.accelerator = accelerate.Accelerator(log_with=config.tracker, project_config=project)
+        # Downloads and validation may keep one process for longer than the ten minutes that others would wait.
+        patience = accelerate.InitProcessGroupKwargs(timeout=timedelta(days=1))
+        self.accelerator = accelerate.Accelerator(
+            log_with=config.tracker, project_config=project, kwargs_handlers=[patience]
+        )
         with self.accelerator.main_process_first():
             if self.accelerator.is_main_process:
                 self.folder.claim(config)
@@ -62,13 +69,15 @@ class Trainer:
         accelerate.utils.set_seed(config.seed)
         self.checkpoint = self.folder.latest()
 
-        pipe = load_base(config)
-        if config.memory_gib and self.accelerator.device.type == "cuda":
-            total = torch.cuda.get_device_properties(self.accelerator.device).total_memory
+        length, device = len(self.shards.null_prompt), self.accelerator.device
+        with self.accelerator.main_process_first():  # it downloads what the others then find
+            prompts = encode_prompts(config, length, device) if config.validate_every else []
+            pipe = load_base(config)
+        if config.memory_gib and device.type == "cuda":
+            total = torch.cuda.get_device_properties(device).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, config.memory_gib * 2**30 / total))
         self.adapters, self.metadata = build_adapters(config, pipe, self.checkpoint)
         place_host(config, pipe, self.accelerator, self.checkpoint)
-        device = self.accelerator.device
         for name, adapter in self.adapters.items():
             adapter.to(device).requires_grad_(name in TRAINED[config.stage])
         encoder = self.adapters.get("encoder")
@@ -78,13 +87,13 @@ class Trainer:
             **{f"host.{k}": p for k, p in pipe.transformer.named_parameters() if p.requires_grad},
         }
         self.samples = training_samples(config, self.shards, pipe, self.step)
-        self.validation = Validation(self.step, self.shards, config) if config.validate_every else None
+        self.validation = Validation(self.step, self.shards, config, prompts) if config.validate_every else None
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(),
             config.learning_rate,
             config.adam_betas,
             weight_decay=config.weight_decay,
-            fused=self.accelerator.device.type == "cuda" and not self._sharded,
+            fused=device.type == "cuda" and not sharded(self.accelerator),
         )
         self.lr_scheduler = get_scheduler(
             config.lr_scheduler, self.optimizer, num_warmup_steps=config.lr_warmup_steps,
@@ -93,11 +102,13 @@ class Trainer:
         self.first = self.bad_steps = self.batches_done = 0
         if self.checkpoint is not None:
             self._resume()
+        begins = accelerate.utils.gather_object([self.first])
+        if len(set(begins)) > 1:
+            raise ValueError(
+                f"The processes would begin after steps {sorted(set(begins))}: output, '{config.output}', must be on a "
+                "file system that all machines share."
+            )
         self._signalled = self._stop = False
-
-    @property
-    def _sharded(self) -> bool:
-        return self.accelerator.distributed_type == accelerate.DistributedType.FSDP
 
     def run(self) -> Path:
         """Train until the last step, or until SIGTERM or SIGINT, which leaves a checkpoint.
@@ -113,22 +124,20 @@ class Trainer:
         if config.tracker is not None:
             settings = {k: v if isinstance(v, int | float | str) else str(v) for k, v in config.as_dict().items()}
             accelerator.init_trackers("lavieid", settings)
-        # The processes that read samples inherit this: a signal to the whole group is for this one to answer.
-        before = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         try:
             data = batches(
                 self.samples, config.batch_size, start=self.batches_done + accelerator.process_index,
                 stride=accelerator.num_processes, num_workers=config.num_workers,
             )  # fmt: skip
-            for number in before:
-                signal.signal(number, self._on_signal)
             with TrainingLog(accelerator, self.first, config.steps, config.log_every) as log:
                 log.say(self._describe())
                 for number in range(self.first + 1, config.steps + 1):
                     begin = time.perf_counter()
+                    learning_rate = self.lr_scheduler.get_last_lr()[0]
                     figures = self._train_step(number, data)
                     figures["seconds_per_step"] = time.perf_counter() - begin, 1
-                    log.step(number, figures, self.lr_scheduler.get_last_lr()[0])
+                    log.step(number, figures, learning_rate)
                     if self.bad_steps:
                         log.say(f"step {number}: loss or gradient not finite, step skipped ({self.bad_steps} in a row)")
                     if self.bad_steps >= config.max_bad_steps:
@@ -137,13 +146,13 @@ class Trainer:
                             f"{self.bad_steps} steps in a row were not finite: lower learning_rate, or look at the "
                             f"clips. {f'{last} is intact' if last else 'No checkpoint had been written yet'}."
                         )
-                    if self.validation and (number % config.validate_every == 0 or number == config.steps):
-                        self._validate(number)
                     if self._stop or number % config.checkpoint_every == 0 or number == config.steps:
                         self._save(number)
                     if self._stop:
                         log.say(f"stopped after step {number}; the same command goes on from there")
                         return self.folder.path
+                    if self.validation and (number % config.validate_every == 0 or number == config.steps):
+                        self._validate(number)
                 result = self._result(config.steps)
                 if accelerator.is_main_process:
                     self.folder.finish(result)
@@ -184,6 +193,15 @@ class Trainer:
         self.step.checkpointing.settle(device, config.memory_gib and config.memory_gib * 2**30)
         return {name: tuple(sums[2 * i : 2 * i + 2]) for i, name in enumerate(figures)} if finite else {}
 
+    @property
+    def _global_batch(self) -> int:
+        return self.config.batch_size * self.config.gradient_accumulation * self.accelerator.num_processes
+
+    @property
+    def _clips(self) -> str:
+        """What tells the samples and their order: how many, and a digest of their keys."""
+        return f"{len(self.shards)} ({content_digest(*(line['key'] for line in self.shards.index))[:16]})"
+
     def _result(self, step: int) -> Result:
         """What there is to save after a step. Every process calls it: FSDP gathers what it has sharded."""
         config = self.config
@@ -208,6 +226,8 @@ class Trainer:
             "bad_steps": self.bad_steps,
             "batches_done": self.batches_done,
             "lr_scheduler": self.lr_scheduler.state_dict(),
+            "global_batch": self._global_batch,
+            "clips": self._clips,
         }
         if self.accelerator.is_main_process:
             self.folder.save(step, result, state, tensors, self.config.keep_last)
@@ -219,6 +239,17 @@ class Trainer:
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
+        for name, now, remedy in (
+            (
+                "global batch",
+                self._global_batch,
+                "set gradient_accumulation so that it, × batch_size × GPUs, is the same",
+            ),
+            ("clips", self._clips, "take the shards as they were, or another output"),
+        ):
+            was = state[name.replace(" ", "_")]
+            if was != now:
+                raise ValueError(f"The run in '{self.folder.path}' had {name} {was}, but now {now}: {remedy}.")
         self.first, self.bad_steps, self.batches_done = (state[k] for k in ("step", "bad_steps", "batches_done"))
         if self.first > self.config.steps:
             raise ValueError(
@@ -229,9 +260,9 @@ class Trainer:
     def _validate(self, step: int) -> None:
         subjects, accelerator = range(len(self.validation.subjects)), self.accelerator
         # A sharded host computes in all processes at once; else each process takes its share.
-        mine = subjects if self._sharded else subjects[accelerator.process_index :: accelerator.num_processes]
+        mine = subjects if sharded(accelerator) else subjects[accelerator.process_index :: accelerator.num_processes]
         folder = self.folder.path / "validation" / f"step-{step:08d}"
-        self.validation(folder if accelerator.is_main_process or not self._sharded else None, mine)
+        self.validation(folder if accelerator.is_main_process or not sharded(accelerator) else None, mine)
         accelerator.wait_for_everyone()
 
     def _describe(self) -> str:
@@ -239,15 +270,19 @@ class Trainer:
         trained = sum(p.numel() for p in self.parameters.values()) / 1e6
         batch = config.batch_size * config.gradient_accumulation * processes
         begun = f", from step {self.first}" if self.first else ""
+        sizes = Counter((line["frames"], line["height"], line["width"]) for line in self.shards.index)
+        rare = sum(count for count in sizes.values() if count < config.batch_size)
+        left_out = f" ({rare} of them of sizes too rare for a batch)" if rare else ""
         return (
             f"{trained:.1f} M parameters of {', '.join(TRAINED[config.stage])}{' and LoRA' * (config.lora_rank > 0)}, "
-            f"{len(self.shards.index)} clips, batch {batch} on {processes} × {self.accelerator.device.type}, "
+            f"{len(self.shards.index)} clips{left_out}, batch {batch} on {processes} × {self.accelerator.device.type}, "
             f"{config.steps} steps{begun}"
         )
 
     def _on_signal(self, number: int, frame) -> None:
         self._signalled = True
-        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        if number == signal.SIGINT:  # a launcher may send SIGTERM again, but a person who is in a hurry Ctrl-C
+            signal.signal(number, signal.default_int_handler)
 
 
 def main(argv: list[str] | None = None) -> int:

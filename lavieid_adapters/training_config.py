@@ -17,10 +17,11 @@ from .router import LocalRouter
 from .tam import TAM
 
 # Settings that a run may be continued with in another way: they change how fast it is, what is seen of it, and when it
-# ends, but no weight.
+# ends, but no weight, as long as the global batch stays.
 FREE = {
-    "output", "steps", "checkpointing", "memory_gib", "compile", "num_workers", "checkpoint_every", "keep_last",
-    "max_bad_steps", "validate_every", "validation", "validation_steps", "guidance_scale", "log_every", "tracker",
+    "output", "steps", "gradient_accumulation", "checkpointing", "memory_gib", "compile", "num_workers",
+    "checkpoint_every", "keep_last", "max_bad_steps", "validate_every", "validation", "validation_steps",
+    "guidance_scale", "log_every", "tracker",
 }  # fmt: skip
 
 
@@ -196,7 +197,7 @@ class TrainingConfig:
 
     def recipe(self) -> dict:
         """What the weights depend on and no adapter's own config tells, as plain types: for the card."""
-        left_out = {*FREE, "base", "shards", "router", "encoder", "tam", "block_idx"}
+        left_out = {*FREE, "base", "shards", "adapters", "vision_model", "router", "encoder", "tam", "block_idx"}
         left_out |= set() if self.lora_rank else {"lora_rank", "lora_alpha", "lora_targets"}
         left_out |= {"tam_max_noise"} if self.stage == "router" else set()
         return {k: v for k, v in self.as_dict().items() if k not in left_out and v is not None}

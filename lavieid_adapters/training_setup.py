@@ -8,7 +8,7 @@ from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from peft.utils import set_peft_model_state_dict
 
-from .checkpoint import Adapter, hub_errors
+from .checkpoint import Adapter, fetch, hub_errors
 from .data import SampleFormat, TrainingSamples
 from .encoder import LocalFacialEncoder
 from .folder import ADAPTERS, Metadata, load_folder
@@ -24,15 +24,13 @@ TRAINED = {"router": ("router", "encoder"), "tam": ("tam",), "both": ("router", 
 
 
 def load_base(config: TrainingConfig):
-    """The pipeline without its text encoder, on the CPU; its VAE only if validation needs it.
+    """The pipeline without its text encoder, on the CPU.
 
     Raises:
         ValueError: If it is not a text-to-video pipeline of CogVideoX.
         OSError: If it is not there.
     """
     left_out = {"text_encoder": None, "tokenizer": None}
-    if not config.validate_every:
-        left_out["vae"] = None
     with hub_errors(config.base):
         pipe = DiffusionPipeline.from_pretrained(config.base, dtype=getattr(torch, config.dtype), **left_out)
     if type(pipe).__name__ != "CogVideoXPipeline":
@@ -49,8 +47,14 @@ def build_adapters(config: TrainingConfig, pipe, checkpoint: Path | None) -> tup
     """
     source = checkpoint or config.adapters
     adapters, metadata = load_folder(source, torch_dtype=torch.float32) if source else ({}, Metadata())
+    if config.adapters and not checkpoint and (fetch(config.adapters, [LORA_WEIGHTS]) / LORA_WEIGHTS).is_file():
+        raise ValueError(
+            f"'{config.adapters}' has a LoRA of the host, which a run cannot begin with: fuse it into a base of its "
+            "own (pipe.load_lora_weights, pipe.fuse_lora, pipe.save_pretrained), or take its folder without the LoRA."
+        )
+    block_idx = config.block_idx % len(getattr(pipe.transformer, find_host(pipe.transformer).blocks))
     if source:
-        metadata.checked_against(config.base, config.block_idx)
+        metadata.checked_against(config.base, block_idx)
     for name in TRAINED[config.stage]:
         sizes = getattr(config, name)
         if name not in adapters:
@@ -68,8 +72,13 @@ def build_adapters(config: TrainingConfig, pipe, checkpoint: Path | None) -> tup
                 f"{size} is {router.config[size]} in the router, but {encoder.config[size]} in the encoder."
             )
     return {name: adapters[name] for name in ADAPTERS if name in adapters}, replace(
-        metadata, base_model=config.base, block_idx=config.block_idx
+        metadata, base_model=config.base, block_idx=block_idx
     )
+
+
+def sharded(accelerator) -> bool:
+    """Whether accelerate's configuration shards the host."""
+    return accelerator.distributed_type == "FSDP"
 
 
 def place_host(config: TrainingConfig, pipe, accelerator, checkpoint: Path | None) -> None:
@@ -99,12 +108,14 @@ def place_host(config: TrainingConfig, pipe, accelerator, checkpoint: Path | Non
             set_peft_model_state_dict(transformer, weights)
     if config.host_storage == "fp8":
         transformer.enable_layerwise_casting(torch.float8_e4m3fn, getattr(torch, config.dtype))
-    if accelerator.distributed_type == "FSDP":
+    if sharded(accelerator):
         from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 
         if accelerator.state.fsdp_plugin.fsdp_version != 2:
             raise ValueError("FSDP 1 is not supported: set fsdp_version to 2, as examples/accelerate_fsdp2.yaml does.")
         fsdp2_prepare_model(accelerator, transformer)
+        # It learns of its blocks in the first forward, which in a route warm-up ends early.
+        transformer._get_fsdp_state()._lazy_init()
     else:
         transformer.to(accelerator.device)
 

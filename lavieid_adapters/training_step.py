@@ -23,7 +23,8 @@ from .losses import diffusion_loss, lavieid_loss, route_accuracy, route_loss
 from .noising import add_noise, denoised, draw_timesteps
 from .training_config import TrainingConfig
 
-# cuDNN's attention is the fastest on Hopper, forward and backward; each takes what those before it refuse.
+# Each takes what those before it refuse. Older PyTorch begins with FLASH_ATTENTION, with which a step takes a fifth
+# longer on Hopper.
 _ATTENTION = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -57,7 +58,7 @@ class TrainingStep:
         behind = 0 if config.lora_rank else config.block_idx % len(self._blocks) + 1
         self.checkpointing = BlockCheckpointing(self._blocks, behind, config.checkpointing)
         pipe.transformer.enable_gradient_checkpointing(self.checkpointing)
-        if config.compile and self.device.type == "cuda":
+        if config.compile and config.host_storage is None and self.device.type == "cuda":
             for block in self._blocks[config.block_idx % len(self._blocks) + 1 :]:
                 block.compile()
 
@@ -84,20 +85,23 @@ class TrainingStep:
             # The tokens first: their many small kernels are then launched while a GPU is still at work on the block.
             tokens, mask = self.component_tokens(batch.images, batch.mask, batch.id_embedding)
             with self.handle.disabled(), self._first_blocks(), torch.no_grad():
-                _, stream = self._predict(noisy, batch.prompt_embeds, timesteps)
+                _, stream = self.predict(noisy, batch.prompt_embeds, timesteps)
             return self._route(stream, batch, tokens, mask)
 
         losses = {}
         with torch.set_grad_enabled(trains_router):
             if self.handle is not None:
                 tokens, mask = self.component_tokens(batch.images, batch.mask, batch.id_embedding)
+                # A handle refuses what is not finite; here the loss is to tell, so that the step is skipped.
+                broken = (tokens - tokens).sum()
+                tokens = tokens.nan_to_num()
                 self.handle.set_tokens(tokens, mask)
-            prediction, stream = self._predict(noisy, batch.prompt_embeds, timesteps)
+            prediction, stream = self.predict(noisy, batch.prompt_embeds, timesteps)
             if trains_router:
                 losses = self._route(stream, batch, tokens, mask)
                 losses["diffusion"] = diffusion_loss(prediction, latents, noise, timesteps, self.scheduler)
                 weights = self.config.lambda_diff, self.config.lambda_route
-                losses["loss"] = lavieid_loss(losses["diffusion"], losses["route"], *weights)
+                losses["loss"] = lavieid_loss(losses["diffusion"], losses["route"], *weights) + broken
         if self.tam is not None and self.config.stage != "router":
             clean = batch.draws < limit if trains_router else torch.ones_like(batch.draws, dtype=torch.bool)
             if clean.any():
@@ -134,7 +138,7 @@ class TrainingStep:
             correct, labelled = route_accuracy(logits, batch.labels, mask)
         return {"route": loss, "loss": self.config.lambda_route * loss, "correct": correct, "labelled": labelled}
 
-    def _predict(self, noisy: Tensor, prompt_embeds: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor | None]:
+    def predict(self, noisy: Tensor, prompt_embeds: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor | None]:
         """The host's output for noisy latents, and the video stream that the router meets."""
         inputs = {
             "hidden_states": noisy,

@@ -2,6 +2,7 @@
 
 # f frames · h w pixels · m components · F H W token grid
 
+import gc
 import io
 import json
 import math
@@ -11,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from PIL import Image
+from safetensors.torch import load
 from torch import Tensor
 
 from .aside import written_aside
+from .encoding import BaseEncoders
 from .face import FaceProcessor
-from .identity import FACIAL_COMPONENTS
-from .route_video import contact_sheet, route_overlay, side_by_side, write_video
+from .route_video import route_overlay, side_by_side, video_sheet, write_video
 from .shards import Shards
 from .training_config import TrainingConfig
 from .training_step import TrainingStep
@@ -54,17 +55,18 @@ class Validation:
         step: What holds the pipeline and the adapters.
         shards: Whose first samples are taken if the config names no one, and whose size and empty prompt in any case.
         config: The run's.
+        prompts: What `encode_prompts` gave.
 
     Raises:
         ValueError, OSError: If a reference cannot be read, or a model for it cannot be had.
     """
 
-    def __init__(self, step: TrainingStep, shards: Shards, config: TrainingConfig):
+    def __init__(self, step: TrainingStep, shards: Shards, config: TrainingConfig, prompts: Sequence[Tensor] = ()):
         self._step, self._config, self._null_prompt = step, config, shards.null_prompt[None]
         first = shards.index[0]
         self._size = first["frames"], first["height"], first["width"]
         if config.validation:
-            self.subjects = _read_subjects(step, config)
+            self.subjects = _read_subjects(step, config, prompts)
         else:
             self.subjects = [_sample_subject(shards.members(i)) for i in range(min(2, len(shards.index)))]
 
@@ -91,7 +93,7 @@ class Validation:
                 shown = video[np.linspace(0, len(video) - 1, min(_SHOWN, len(video))).round().astype(int)]
                 with written_aside(folder) as aside:
                     write_video(video, aside / f"{i}.mp4")
-                    contact_sheet(subject.aligned, shown, subject.prompt).save(aside / f"{i}.png")
+                    video_sheet(subject.aligned, shown, subject.prompt).save(aside / f"{i}.png")
         finally:
             pipe.vae.to("cpu")
 
@@ -133,28 +135,47 @@ class Validation:
 
 
 def _sample_subject(members: dict[str, bytes]) -> Subject:
-    from safetensors.torch import load
-
     tensors, about = load(members["safetensors"]), json.loads(members["json"])
     aligned, component_map = (np.array(Image.open(io.BytesIO(members[f"{n}.png"]))) for n in ("aligned", "aligned_map"))
     embeds, identity = tensors["prompt_embeds"][None], tensors["id_embedding"][None]
     return Subject(about["caption"], embeds, aligned, component_map, list(about["hidden"]), identity)
 
 
-def _read_subjects(step: TrainingStep, config: TrainingConfig) -> list[Subject]:
+def encode_prompts(config: TrainingConfig, length: int, device: torch.device) -> list[Tensor]:
+    """The embeddings of the prompts that the config names, (1, n, d) each. The text encoder is gone afterwards: call
+    this before the host needs the memory.
+
+    Args:
+        config: The run's.
+        length: Tokens of a prompt, as in the shards.
+        device: Where it works.
+
+    Raises:
+        FileNotFoundError: If a reference that the config names is not there.
+        OSError: If the text encoder cannot be had.
+    """
+    for entry in config.validation:
+        if "://" not in entry["reference"] and not Path(entry["reference"]).is_file():
+            raise FileNotFoundError(f"There is no photo '{entry['reference']}', which validation names.")
+    if not config.validation:
+        return []
+    encoders = BaseEncoders(config.base, length, getattr(torch, config.dtype), device)
+    prompts = [encoders.encode_prompt(entry["prompt"])[None] for entry in config.validation]
+    del encoders
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return prompts
+
+
+def _read_subjects(step: TrainingStep, config: TrainingConfig, prompts: Sequence[Tensor]) -> list[Subject]:
     if step.encoder is None:
         raise ValueError("validation names references, but there is no router to show them: leave it empty.")
-    text = DiffusionPipeline.from_pretrained(config.base, transformer=None, vae=None, dtype=step.dtype)
-    text.to(step.device)
     face = FaceProcessor.for_encoder(step.encoder, vision=None, device=step.device)
     subjects = []
-    for entry in config.validation:
-        with torch.no_grad():
-            embeds, _ = text.encode_prompt(entry["prompt"], do_classifier_free_guidance=False)
-        features = face(entry["reference"])
-        hidden = [name for name in FACIAL_COMPONENTS if name in features.hidden]
+    for entry, embeds in zip(config.validation, prompts, strict=True):
+        features = face(entry["reference"], face_index="largest")
         identity = features.id_embedding[None]
-        subjects.append(
-            Subject(entry["prompt"], embeds.cpu(), features.aligned, features.component_map, hidden, identity)
-        )
+        hidden = list(features.hidden)
+        subjects.append(Subject(entry["prompt"], embeds, features.aligned, features.component_map, hidden, identity))
     return subjects

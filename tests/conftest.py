@@ -62,3 +62,13 @@ class FaceModels:
 def face_models(tmp_path_factory) -> FaceModels:
     """Small files of the models that describe a face."""
     return FaceModels(tmp_path_factory.mktemp("face_models"))
+
+
+@pytest.fixture(scope="session")
+def here(tmp_path_factory):
+    """What small training runs need; they are on the CPU, where results are exact."""
+    from tiny_training import write_world
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        yield write_world(tmp_path_factory.mktemp("training") / "world")

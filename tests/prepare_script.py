@@ -18,8 +18,6 @@ from lavieid_adapters.prepare import prepare
 from lavieid_adapters.shard_writer import finished_keys
 from lavieid_adapters.video import Bucket
 
-logging.disable(logging.WARNING)
-
 
 def run(folder: Path, out: Path, **settings):
     """`prepare` of `folder / "clips.jsonl"` for `folder / "base"`."""
@@ -84,5 +82,6 @@ def main(folder: Path, out: Path, how: str = "") -> None:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     main(*map(Path, sys.argv[1:3]), *sys.argv[3:])

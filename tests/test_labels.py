@@ -106,16 +106,17 @@ def test_a_token_of_which_nothing_is_known_has_no_label_at_any_threshold(thresho
 def test_cells_that_do_not_divide_evenly():
     maps = torch.zeros(1, 5, 7, dtype=torch.uint8)
     maps[0, 2:, 4:] = 5
-    # Two rows and two columns of cells: rows 0 to 2 and 2 to 4, columns 0 to 3 and 3 to 6. The middle row and column
-    # belong to both, so the last cell shows the component in 3 × 3 of its 3 × 4 pixels, its neighbours in 3 × 3 of none
-    # and 1 × 3 of 3 × 4.
+    # A pixel belongs to the cell in which its middle lies: rows 0 to 1 and 2 to 4, columns 0 to 2 and 3 to 6, so that
+    # the last cell shows the component in 3 × 3 of its 3 × 4 pixels, and its neighbours nowhere.
     assert token_labels(maps, (1, 2, 2), threshold=0.75).tolist() == [NOBODY, NOBODY, NOBODY, 4]
-    assert token_labels(maps, (1, 2, 2), threshold=0.76).tolist() == [NOBODY, IGNORED, NOBODY, IGNORED]
+    assert token_labels(maps, (1, 2, 2), threshold=0.76).tolist() == [NOBODY, NOBODY, NOBODY, IGNORED]
 
 
-def test_a_map_that_is_coarser_than_the_grid_is_enlarged():
+def test_a_map_that_is_coarser_than_the_grid_is_refused():
     maps = torch.tensor([[[1, 2], [3, 4]]], dtype=torch.uint8)
-    assert token_labels(maps, (1, 4, 4)).view(4, 4).tolist() == [[0, 0, 1, 1]] * 2 + [[2, 2, 3, 3]] * 2
+    assert token_labels(maps, (1, 2, 2)).tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"maps of \(2, 2\) pixels are coarser than a token grid of \(4, 4\)"):
+        token_labels(maps, (1, 4, 4))
 
 
 def test_two_latent_frames_a_token_repeat_the_first_in_front():

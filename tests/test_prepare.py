@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,10 @@ from diffusers import CogVideoXPipeline
 from prepare_script import run
 from tiny_clips import BLUE, RED, draw, drawn_faces, save_base, walk, write_clips, write_video
 
+from lavieid_adapters.clips import read_clips
 from lavieid_adapters.components import PALETTE
 from lavieid_adapters.encoding import BaseEncoders
+from lavieid_adapters.prepare import prepare
 from lavieid_adapters.shards import Shards
 from lavieid_adapters.video import Bucket, read_frames
 
@@ -295,6 +299,23 @@ def test_what_is_done_is_not_done_again(folder, made, tmp_path):
         (folder / "clips.jsonl").write_text(lines)
     usable, _ = run(folder, made)
     assert len(usable) == GOOD
+
+
+def test_what_was_rejected_is_tried_again_if_one_says_so_and_what_the_list_drops_leaves_the_index(folder, tmp_path):
+    out, good = tmp_path / "out", read_clips(folder / "clips.jsonl")[0]
+    late = replace(good, video=Path("late.mp4"), folder=tmp_path)
+    settings = {"base": folder / "base", "face": drawn_faces(), "buckets": [Bucket(5, 64, 96)], "dtype": torch.float32}
+    _, rejected = prepare([good, late], out, **settings)
+    assert [line["key"] for line in rejected] == [late.key]
+
+    shutil.copy(good.folder / good.video, tmp_path / "late.mp4")
+    _, rejected = prepare([good, late], out, **settings)
+    assert [line["key"] for line in rejected] == [late.key]
+    usable, rejected = prepare([good, late], out, **settings, retry_rejected=True)
+    assert {line["key"] for line in usable} == {good.key, late.key} and not rejected
+
+    prepare([late], out, **settings)
+    assert [line["key"] for line in Shards(out).index] == [late.key]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from PIL import Image
 
 from lavieid_adapters.components import PALETTE
 from lavieid_adapters.identity import FACIAL_COMPONENTS
-from lavieid_adapters.route_video import contact_sheet, route_overlay, side_by_side, write_video
+from lavieid_adapters.route_video import route_overlay, side_by_side, video_sheet, write_video
 
 COLOURS = np.array(PALETTE[1:], np.float64)
 
@@ -86,7 +86,7 @@ def test_videos_stand_beside_each_other_and_wide_ones_above(height, width, shape
 @pytest.mark.parametrize("caption", ["She walks.", "", "word " * 400, "She walks\nthrough a park — né 公園."])
 def test_contact_sheet_is_a_row_with_a_caption_below(caption):
     reference, frames = picture(128, 128), [picture(32, 48, seed) for seed in range(3)]
-    sheet = contact_sheet(reference, frames, caption)
+    sheet = video_sheet(reference, frames, caption)
     width = 8 + 240 + 8 + 3 * (360 + 8)
     lines = 3 if len(caption) > 1000 else 1
     assert (sheet.size, sheet.mode) == ((width, 8 + 240 + 8 + 22 * lines), "RGB")
@@ -103,7 +103,7 @@ def test_contact_sheet_is_a_row_with_a_caption_below(caption):
 
 
 def test_captions_differ_on_the_sheet():
-    sheets = [np.asarray(contact_sheet(picture(64, 64), [picture()], caption)) for caption in ("She", "He")]
+    sheets = [np.asarray(video_sheet(picture(64, 64), [picture()], caption)) for caption in ("She", "He")]
     assert np.array_equal(sheets[0][:248], sheets[1][:248])
     assert not np.array_equal(sheets[0], sheets[1])
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import tiny
@@ -222,3 +223,12 @@ def test_a_folder_without_a_result_is_not_pushed(hub, tmp_path, kind):
     ):
         push_run(target, "me/run")
     assert "me/run" not in hub.repos
+
+
+def test_a_result_whose_checkpoints_are_gone_is_not_written_over(folder, tmp_path):
+    folder.finish(result(1))
+    shutil.rmtree(folder.checkpoints)
+    other = RunFolder(folder.path)
+    with pytest.raises(ValueError, match=r"'.*out' holds the result of a run whose checkpoints are gone"):
+        other.claim(config(tmp_path / "out"))
+    assert (folder.path / "training.json").is_file()

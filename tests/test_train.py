@@ -20,7 +20,7 @@ from diffusers import CogVideoXPipeline
 from PIL import Image
 from safetensors.torch import load
 from tiny_shards import sample_members
-from tiny_training import SIZES, WEIGHTS, Process, World, different, weights, world, write_config
+from tiny_training import SIZES, WEIGHTS, Process, World, different, weights, write_config
 
 from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter, attach_lavieid, train
 from lavieid_adapters.data import collate
@@ -33,19 +33,6 @@ EVERYTHING = {
     "lr_warmup_steps": 3, "null_prompt": 0.3, "steps": 12, "checkpoint_every": 1,
 }  # fmt: skip
 COMMAND = [sys.executable, "-m", "lavieid_adapters.train"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def on_the_cpu():
-    """Where results are exact."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        yield
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory) -> World:
-    return world(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -488,3 +475,35 @@ def test_the_command_says_what_is_wrong_and_ends_with_1(here, tmp_path, capsys):
     assert main(["--config", str(tmp_path / "none.yaml")]) == 1
     assert "There is no config file" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_other_clips_or_another_global_batch_do_not_go_on_with_a_run(here, tmp_path):
+    shards = shutil.copytree(here.shards, tmp_path / "shards")
+    settings = {"shards": str(shards), "steps": 2}
+    Trainer(here.config(tmp_path / "out", **settings)).run()
+    with pytest.raises(ValueError, match="had global batch 1, but now 2: set gradient_accumulation so that"):
+        Trainer(here.config(tmp_path / "out", **{**settings, "steps": 4}, gradient_accumulation=2))
+    lines = (shards / "index.jsonl").read_text().splitlines(keepends=True)
+    (shards / "index.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(ValueError, match=r"had clips 4 \(.*\), but now 3 \(.*\): take the shards as they were"):
+        Trainer(here.config(tmp_path / "out", **{**settings, "steps": 4}))
+
+
+def test_fewer_steps_than_are_done_are_refused(here, tmp_path):
+    Trainer(here.config(tmp_path / "out", steps=2)).run()
+    with pytest.raises(ValueError, match=r"steps is 1, but '.*out' has done 2"):
+        Trainer(here.config(tmp_path / "out", steps=1))
+
+
+def test_a_lora_to_begin_with_is_refused(here, tmp_path):
+    out = Trainer(here.config(tmp_path / "out", steps=1, lora_rank=2)).run()
+    with pytest.raises(ValueError, match="has a LoRA of the host, which a run cannot begin with: fuse it"):
+        Trainer(here.config(tmp_path / "next", "tam", adapters=str(out)))
+
+
+def test_the_host_may_be_stored_in_8_bits(here, tmp_path):
+    out = Trainer(here.config(tmp_path / "out", steps=2, host_storage="fp8")).run()
+    plain = Trainer(here.config(tmp_path / "plain", steps=2)).run()
+    mine, theirs = weights(out), weights(plain)
+    assert different(mine, theirs)
+    assert all(value.isfinite().all() for value in mine.values())

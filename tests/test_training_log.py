@@ -4,22 +4,9 @@ import importlib.util
 
 import pytest
 from accelerate import Accelerator
-from tiny_training import World, world
 
 from lavieid_adapters.train import Trainer
 from lavieid_adapters.training_log import TrainingLog
-
-
-@pytest.fixture(scope="module", autouse=True)
-def on_the_cpu():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        yield
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory) -> World:
-    return world(tmp_path_factory)
 
 
 def told(capsys) -> list[str]:

@@ -8,22 +8,10 @@ import tiny
 from diffusers import CogVideoXPipeline, CogVideoXVideoToVideoPipeline
 from generate import small_components
 from tiny_shards import write_shards
-from tiny_training import SIZES, World, world
+from tiny_training import SIZES
 
 from lavieid_adapters.folder import Metadata, save_folder
 from lavieid_adapters.train import Trainer
-
-
-@pytest.fixture(scope="module", autouse=True)
-def on_the_cpu():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        yield
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory) -> World:
-    return world(tmp_path_factory)
 
 
 def saved(folder, metadata=None, **adapters):

@@ -5,23 +5,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import CogVideoXPipeline
+from drawn_faces import ColourRecognizer, Person, drawn_faces
 from generate import PROMPT, small_components
+from PIL import Image
 from tiny_shards import write_shards
-from tiny_training import World, world
 
+from lavieid_adapters import FaceProcessor
 from lavieid_adapters.train import Trainer
-
-
-@pytest.fixture(scope="module", autouse=True)
-def on_the_cpu():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        yield
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory) -> World:
-    return world(tmp_path_factory)
 
 
 def frames(path) -> np.ndarray:
@@ -85,6 +75,27 @@ def test_a_reference_that_is_not_there_is_found_out_before_the_first_step(here, 
 
 
 def test_references_without_a_router_are_refused(here, tmp_path):
-    entry = {"reference": "a.jpg", "prompt": PROMPT}
+    (tmp_path / "a.jpg").touch()
+    entry = {"reference": str(tmp_path / "a.jpg"), "prompt": PROMPT}
     with pytest.raises(ValueError, match="validation names references, but there is no router to show them"):
         Trainer(here.config(tmp_path / "out", "tam", validate_every=1, validation=[entry]))
+
+
+def test_named_people_and_prompts_are_generated(here, tmp_path, monkeypatch):
+    """The drawn world's detector and parser stand where the face models would be downloaded to."""
+    monkeypatch.setattr(FaceProcessor, "for_encoder", lambda encoder, **kwargs: drawn_faces())
+    person = Person.random(np.random.default_rng(0)).draw(128, 96, 150)
+    Image.fromarray(person).save(tmp_path / "person.png")
+    entries = [{"reference": str(tmp_path / "person.png"), "prompt": PROMPT}]
+    monkeypatch.setattr(ColourRecognizer, "embed", lambda self, image, landmarks: np.ones(12, np.float32))
+    config = here.config(tmp_path / "out", steps=2, validate_every=2, validation=entries, checkpoint_every=2)
+    out = Trainer(config).run()
+    with Image.open(out / "validation" / "step-00000002" / "0.png") as sheet:
+        assert sheet.width > sheet.height
+    assert not (out / "validation" / "step-00000002" / "1.png").exists()
+
+
+def test_a_photo_that_is_not_there_is_named_before_anything_is_loaded(here, tmp_path):
+    entry = {"reference": "nowhere.jpg", "prompt": PROMPT}
+    with pytest.raises(FileNotFoundError, match=r"no photo 'nowhere.jpg', which validation names"):
+        Trainer(here.config(tmp_path / "out", validate_every=1, validation=[entry]))

@@ -1,6 +1,5 @@
 """A training run at tiny size: a base, a ViT and shards on disk, a config, and runs in processes of their own."""
 
-import functools
 import multiprocessing
 import os
 import resource
@@ -67,13 +66,8 @@ class World:
         return TrainingConfig.from_dict(self.settings(output, stage, **changed))
 
 
-def world(factory) -> World:
-    """The one of a session, by pytest's `tmp_path_factory`."""
-    return _world(factory.getbasetemp() / "tiny_training")
-
-
-@functools.cache
-def _world(folder: Path) -> World:
+def write_world(folder: Path) -> World:
+    """A small base, a ViT, and shards of four samples."""
     folder.mkdir()
     base = save_base(folder / "base")
     shards = write_shards(folder / "shards", hidden={1: {"hair": "a hat"}}, base=base)
@@ -119,7 +113,7 @@ class Process:
     ):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["lavieid_adapters.train"])
-        arguments = ["--config", str(config), *overrides], log, dict(environment or {}), file_limit
+        arguments = ["--config", str(config), *overrides], log, {**os.environ, **(environment or {})}, file_limit
         self._process, self._log = context.Process(target=_main, args=arguments), log
         self._process.start()
 
