@@ -69,7 +69,7 @@ class TrainingConfig:
         checkpoint_every: Steps between checkpoints.
         keep_last: Checkpoints that are kept.
         max_bad_steps: After so many steps in a row whose loss or gradient is not finite the run stops.
-        validate_every: Steps between validations; 0 for none.
+        validate_every: Steps between validations, which take as long as about 90 steps; 0 for none.
         validation: What is generated then, as mappings of "reference" (a photo) and "prompt"; the first two samples
             of the shards if empty.
         validation_steps: Denoising steps of it.
@@ -116,7 +116,7 @@ class TrainingConfig:
     checkpoint_every: int = 500
     keep_last: int = 3
     max_bad_steps: int = 10
-    validate_every: int = 500
+    validate_every: int = 1000
     validation: list[dict[str, str]] = field(default_factory=list)
     validation_steps: int = 50
     guidance_scale: float = 6.0

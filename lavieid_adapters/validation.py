@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .aside import written_aside
 from .encoding import BaseEncoders
+from .extras import require
 from .face import FaceProcessor
 from .route_video import route_overlay, side_by_side, video_sheet, write_video
 from .shards import Shards
@@ -62,6 +63,7 @@ class Validation:
     """
 
     def __init__(self, step: TrainingStep, shards: Shards, config: TrainingConfig, prompts: Sequence[Tensor] = ()):
+        require("av", "train")  # now, rather than when the first video is there
         self._step, self._config, self._null_prompt = step, config, shards.null_prompt[None]
         first = shards.index[0]
         self._size = first["frames"], first["height"], first["width"]
