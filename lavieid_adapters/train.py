@@ -239,12 +239,9 @@ class Trainer:
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
+        same_batch = "set gradient_accumulation so that batch_size × it × GPUs is the same"
         for name, now, remedy in (
-            (
-                "global batch",
-                self._global_batch,
-                "set gradient_accumulation so that it, × batch_size × GPUs, is the same",
-            ),
+            ("global batch", self._global_batch, same_batch),
             ("clips", self._clips, "take the shards as they were, or another output"),
         ):
             was = state[name.replace(" ", "_")]

@@ -29,6 +29,7 @@ def test_generate_runs_end_to_end_on_the_cpu(tmp_path):
     assert np.stack(frames).std() > 0
 
 
+@pytest.mark.slow
 def test_generate_goes_from_a_photo_to_a_video(tmp_path):
     photo = np.random.default_rng(0).integers(0, 255, (96, 80, 3), np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.jpg")

@@ -179,6 +179,7 @@ def test_previous_carries_the_end_of_one_clip_into_the_next():
     assert torch.equal(next(tam.stream([latents[:, 4:]], previous=first)), second)
 
 
+@pytest.mark.slow
 def test_memory_of_a_stream_does_not_grow_with_the_clip():
     script = """
 import resource, sys, torch, tiny

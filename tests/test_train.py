@@ -481,7 +481,7 @@ def test_other_clips_or_another_global_batch_do_not_go_on_with_a_run(here, tmp_p
     shards = shutil.copytree(here.shards, tmp_path / "shards")
     settings = {"shards": str(shards), "steps": 2}
     Trainer(here.config(tmp_path / "out", **settings)).run()
-    with pytest.raises(ValueError, match="had global batch 1, but now 2: set gradient_accumulation so that"):
+    with pytest.raises(ValueError, match="had global batch 1, but now 2: set gradient_accumulation so that batch_size"):
         Trainer(here.config(tmp_path / "out", **{**settings, "steps": 4}, gradient_accumulation=2))
     lines = (shards / "index.jsonl").read_text().splitlines(keepends=True)
     (shards / "index.jsonl").write_text("".join(lines[1:]))
