@@ -1,8 +1,10 @@
 """Training the adapters (sections 3.4 and 4.1): `accelerate launch -m lavieid_adapters.train --config run.yaml`."""
 
 import argparse
+import ctypes
 import importlib.util
 import math
+import os
 import signal
 import sys
 import textwrap
@@ -30,6 +32,8 @@ from .training_step import TrainingStep
 from .validation import Validation, encode_prompts
 
 accelerate = require("accelerate", "train")
+
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 class Trainer:
@@ -282,6 +286,12 @@ class Trainer:
             signal.signal(number, signal.default_int_handler)
 
 
+def stop_with_launcher() -> None:
+    """Under `accelerate launch`, which passes no signal on to a single process, take its end for SIGTERM."""
+    if sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m lavieid_adapters.train",
@@ -295,6 +305,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", required=True, metavar="YAML", help="such as examples/train_cogvideox.yaml")
     parser.add_argument("overrides", nargs="*", metavar="FIELD=VALUE", help="in the place of what the file says")
     args = parser.parse_args(argv)
+    stop_with_launcher()
     try:
         Trainer(TrainingConfig.load(args.config, args.overrides)).run()
     except torch.OutOfMemoryError as error:

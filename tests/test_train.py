@@ -507,3 +507,19 @@ def test_the_host_may_be_stored_in_8_bits(here, tmp_path):
     mine, theirs = weights(out), weights(plain)
     assert different(mine, theirs)
     assert all(value.isfinite().all() for value in mine.values())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
+def test_sigterm_to_the_launcher_of_one_process_leaves_a_checkpoint(here, tmp_path):
+    config = write_config(tmp_path / "run.yaml", here.settings(tmp_path / "out", steps=100_000))
+    launch = ["--cpu", "--num_processes=1", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *launch, *COMMAND[1:], "--config", str(config)]
+    with open(tmp_path / "log", "w") as log, subprocess.Popen(command, stdout=log, stderr=log) as run:
+        while "step 2:" not in (tmp_path / "log").read_text() and run.poll() is None:
+            time.sleep(0.05)
+        run.terminate()
+    end = time.monotonic() + 60
+    while "the same command goes on" not in (tmp_path / "log").read_text() and time.monotonic() < end:
+        time.sleep(0.05)
+    (step,) = steps_of(tmp_path / "out")
+    assert f"stopped after step {step}" in (tmp_path / "log").read_text()
