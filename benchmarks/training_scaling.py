@@ -26,7 +26,8 @@ from PIL import Image
 from safetensors.torch import save, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from timing import machine
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from training_step import CLIP_L
+from transformers import CLIPVisionModelWithProjection
 
 from lavieid_adapters.fingerprint import files_digest
 from lavieid_adapters.shard_writer import ShardWriter, write_index
@@ -39,12 +40,8 @@ def save_models(folder: Path) -> None:
     """A pipeline and a ViT at full size, with random weights."""
     full_size_pipeline().save_pretrained(folder / "base", max_shard_size="4GB")
     torch.cuda.empty_cache()
-    config = CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
-        patch_size=14, projection_dim=768,
-    )  # fmt: skip
     with torch.device("cuda"):
-        CLIPVisionModelWithProjection(config).save_pretrained(folder / "vision")
+        CLIPVisionModelWithProjection(CLIP_L).save_pretrained(folder / "vision")
     processor = {"image_processor_type": "CLIPImageProcessor", "crop_size": 336, "size": {"shortest_edge": 336}}
     (folder / "vision" / "preprocessor_config.json").write_text(json.dumps(processor))
 

@@ -27,6 +27,11 @@ from lavieid_adapters.training_step import TrainingStep
 
 CARDS = {16: 15.0, 24: 22.5, 32: 30.5, 40: 38.5, 48: 46.0, 80: 78.0, 141: 138.0}  # GiB left to PyTorch
 
+CLIP_L = CLIPVisionConfig(
+    hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
+    patch_size=14, projection_dim=768,
+)  # fmt: skip
+
 
 class RandomClip:
     """CLIP-L/14-336 of random weights in bf16: what the components' images go through."""
@@ -34,12 +39,8 @@ class RandomClip:
     image_size = 336
 
     def __init__(self):
-        config = CLIPVisionConfig(
-            hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
-            patch_size=14, projection_dim=768,
-        )  # fmt: skip
         with torch.device("cuda"):
-            self.model = CLIPVisionModelWithProjection(config).to(torch.bfloat16).eval()
+            self.model = CLIPVisionModelWithProjection(CLIP_L).to(torch.bfloat16).eval()
 
     @torch.no_grad()
     def encode(self, images):

@@ -3,7 +3,7 @@
 # m components · h w pixels of the aligned face · s side of a component's image
 
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 import torch
@@ -118,6 +118,11 @@ def hidden_components(component_map: np.ndarray, min_area: float) -> dict[str, s
         elif share < min_area:
             reasons[name] = f"too small: {share:.3%} of the aligned face, under {min_area:.3%}"
     return reasons
+
+
+def component_mask(hidden: Container[str]) -> np.ndarray:
+    """Which components are not among those that are `hidden`, (m,), bool."""
+    return np.array([name not in hidden for name in FACIAL_COMPONENTS])
 
 
 def component_images(

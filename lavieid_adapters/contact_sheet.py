@@ -1,6 +1,5 @@
 """Training samples at a glance: who is meant, what is labelled in the frames, and what the caption says."""
 
-import io
 import json
 from collections.abc import Sequence
 
@@ -10,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .components import NUM_CLASSES, PALETTE
 from .identity import FACIAL_COMPONENTS
 from .samples import PREVIEW_WIDTH, PREVIEWS, previewed
-from .shards import Shards
+from .shards import Shards, read_picture
 from .visualize import tinted
 
 _MARGIN, _GAP = 24, 8
@@ -49,8 +48,7 @@ def _row(shards: Shards, i: int) -> Image.Image:
     members = shards.members(i)
     about = json.loads(members["json"])
     aligned, aligned_map, maps, preview = (
-        np.asarray(Image.open(io.BytesIO(members[name])))
-        for name in ("aligned.png", "aligned_map.png", "maps.png", "preview.jpg")
+        read_picture(members[name]) for name in ("aligned.png", "aligned_map.png", "maps.png", "preview.jpg")
     )
     height = preview.shape[0]
     face = tinted(aligned, aligned_map).resize((height, height), Image.Resampling.LANCZOS)

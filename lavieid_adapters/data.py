@@ -2,7 +2,6 @@
 
 # b batch · f frames · c channels · h w height and width of the latents · n text tokens · v video tokens · m components
 
-import io
 import json
 import multiprocessing
 import signal
@@ -12,15 +11,13 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .components import component_images
-from .identity import FACIAL_COMPONENTS
+from .components import component_images, component_mask
 from .labels import token_labels
-from .shards import Shards
+from .shards import Shards, read_picture
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # that ask a run to stop
 
@@ -90,7 +87,7 @@ class TrainingSamples(Dataset):
         self.shards, self.format = shards, sample_format
 
     def __len__(self) -> int:
-        return len(self.shards.index)
+        return len(self.shards)
 
     def __getitem__(self, index_and_place: tuple[int, int]) -> Batch:
         index, place = index_and_place
@@ -104,7 +101,7 @@ class TrainingSamples(Dataset):
         draws = torch.rand(2, generator=generator)
         noise = torch.randn(latents.shape, generator=generator)
         size = about["frames"], about["height"], about["width"]
-        maps = torch.from_numpy(_picture(members["maps.png"])).view(size)
+        maps = torch.from_numpy(read_picture(members["maps.png"])).view(size)
         labels = token_labels(
             maps,
             wanted.grids[size],
@@ -112,11 +109,11 @@ class TrainingSamples(Dataset):
             patch_frames=wanted.patch_frames,
             threshold=wanted.threshold,
         )
-        aligned, component_map = _picture(members["aligned.png"]), _picture(members["aligned_map.png"])
+        aligned, component_map = read_picture(members["aligned.png"]), read_picture(members["aligned_map.png"])
         images = component_images(aligned, component_map, about["hidden"], wanted.image_size, wanted.grayscale)
         prompt_embeds = self.shards.null_prompt if draws[1] < wanted.null_prompt else tensors["prompt_embeds"]
-        mask = torch.tensor([name not in about["hidden"] for name in FACIAL_COMPONENTS])
-        images, id_embedding = torch.from_numpy(images), tensors["id_embedding"]
+        images, mask = (torch.from_numpy(array) for array in (images, component_mask(about["hidden"])))
+        id_embedding = tensors["id_embedding"]
         parts = (latents, noise, draws[0], prompt_embeds, labels, images, mask, id_embedding)
         return Batch(*(part[None] for part in parts))
 
@@ -187,8 +184,7 @@ class MicroBatches(Sampler):
 
 def batches(samples: TrainingSamples, batch_size: int, *, start: int, stride: int, num_workers: int) -> Iterator[Batch]:
     """The batches of a process, without end; read ahead by `num_workers` processes. Arguments as in `MicroBatches`."""
-    sizes = [(line["frames"], line["height"], line["width"]) for line in samples.shards.index]
-    order = MicroBatches(sizes, batch_size, samples.format.seed, start, stride)
+    order = MicroBatches(samples.shards.sizes, batch_size, samples.format.seed, start, stride)
     context = None
     if num_workers:
         # A fork of a process that has threads, or uses CUDA, may hang. The server that forks the workers imports for
@@ -219,7 +215,3 @@ def _leave_signals(worker: int) -> None:
     """A signal to the whole group is for the training process, which still needs samples to end its step."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-def _picture(data: bytes) -> np.ndarray:
-    return np.array(Image.open(io.BytesIO(data)))

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .components import component_images, hidden_components, read_component_map, warp_map
+from .components import component_images, component_mask, hidden_components, read_component_map, warp_map
 from .encoder import CLIP, LocalFacialEncoder
 from .face_models import BiSeNet, FaceAligner, InsightFace, RetinaFace
 from .features import DetectedFace, FaceFeatures, component_features
@@ -280,7 +280,7 @@ class FaceProcessor:
     ) -> tuple[Tensor, tuple[Tensor, ...]] | tuple[None, None]:
         if self.vision is None:
             return None, None
-        return component_features(self.vision, images, np.array([name not in hidden for name in FACIAL_COMPONENTS]))
+        return component_features(self.vision, images, component_mask(hidden))
 
 
 def _whole(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

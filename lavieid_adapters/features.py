@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .identity import FACIAL_COMPONENTS
+from .components import component_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class FaceFeatures:
     @property
     def mask(self) -> Tensor:
         """(m,), bool; False where the photo does not show the component."""
-        return torch.tensor([name not in self.hidden for name in FACIAL_COMPONENTS])
+        return torch.from_numpy(component_mask(self.hidden))
 
     @property
     def id_embeds(self) -> Tensor:

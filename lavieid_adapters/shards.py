@@ -8,6 +8,8 @@ import os
 import tarfile
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -63,6 +65,11 @@ class Shards:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def sizes(self) -> list[tuple[int, int, int]]:
+        """Frames, height and width of each sample."""
+        return [(line["frames"], line["height"], line["width"]) for line in self.index]
+
     def members(self, i: int) -> dict[str, bytes]:
         """The files of sample `i` by their suffixes, such as "json" or "maps.png".
 
@@ -97,6 +104,11 @@ class Shards:
                     f"'{self.folder}' was made with the {part} of '{self.header['base']}', which is not that of "
                     f"'{base}': prepare the clips again with --base {base}."
                 )
+
+
+def read_picture(data: bytes) -> np.ndarray:
+    """The pixels of one of a sample's pictures: (h, w, 3), or (h, w) of classes."""
+    return np.array(Image.open(io.BytesIO(data)))
 
 
 def read_header(folder: Path) -> dict:

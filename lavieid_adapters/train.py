@@ -211,7 +211,7 @@ class Trainer:
         config = self.config
         record = {
             "steps": step,
-            "clips": len(self.shards.index),
+            "clips": len(self.shards),
             "samples_seen": self.batches_done * config.batch_size,
             "processes": self.accelerator.num_processes,
             **config.recipe(),
@@ -271,12 +271,11 @@ class Trainer:
         trained = sum(p.numel() for p in self.parameters.values()) / 1e6
         batch = config.batch_size * config.gradient_accumulation * processes
         begun = f", from step {self.first}" if self.first else ""
-        sizes = Counter((line["frames"], line["height"], line["width"]) for line in self.shards.index)
-        rare = sum(count for count in sizes.values() if count < config.batch_size)
+        rare = sum(count for count in Counter(self.shards.sizes).values() if count < config.batch_size)
         left_out = f" ({rare} of them of sizes too rare for a batch)" if rare else ""
         return (
             f"{trained:.1f} M parameters of {', '.join(TRAINED[config.stage])}{' and LoRA' * (config.lora_rank > 0)}, "
-            f"{len(self.shards.index)} clips{left_out}, batch {batch} on {processes} × {self.accelerator.device.type}, "
+            f"{len(self.shards)} clips{left_out}, batch {batch} on {processes} × {self.accelerator.device.type}, "
             f"{config.steps} steps{begun}"
         )
 

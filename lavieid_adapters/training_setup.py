@@ -138,7 +138,7 @@ def training_samples(config: TrainingConfig, shards: Shards, pipe, step: Trainin
     spatial, temporal = pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal
     host, channels = find_host(transformer), transformer.config.in_channels
     grids = {}
-    for size in {(line["frames"], line["height"], line["width"]) for line in shards.index}:
+    for size in set(shards.sizes):
         frames, height, width = size
         latents = (1, (frames - 1) // temporal + 1, channels, height // spatial, width // spatial)
         grids[size] = host.grid(transformer, latents)

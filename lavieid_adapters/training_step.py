@@ -13,12 +13,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .block_memory import BlockCheckpointing
 from .checkpoint import Adapter
-from .components import component_images
+from .components import component_images, component_mask
 from .data import Batch
 from .features import component_features, join_embeds
 from .handle import attach
 from .hosts import find_host
-from .identity import FACIAL_COMPONENTS
 from .losses import diffusion_loss, lavieid_loss, route_accuracy, route_loss
 from .noising import add_noise, denoised, draw_timesteps
 from .training_config import TrainingConfig
@@ -127,7 +126,7 @@ class TrainingStep:
     def reference_images(self, aligned, component_map, hidden) -> tuple[Tensor, Tensor]:
         """`images` and `mask` for `component_tokens` of one aligned face and its components; arguments as in
         `component_images`."""
-        mask = torch.tensor([[name not in hidden for name in FACIAL_COMPONENTS]])
+        mask = torch.from_numpy(component_mask(hidden))[None]
         size, grayscale = self.vision.image_size, self.encoder.config.grayscale
         return torch.from_numpy(component_images(aligned, component_map, hidden, size, grayscale))[None], mask
 

@@ -3,7 +3,6 @@
 # f frames · h w pixels · m components · F H W token grid
 
 import gc
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load
 from torch import Tensor
 
@@ -21,7 +19,7 @@ from .encoding import BaseEncoders
 from .extras import require
 from .face import FaceProcessor
 from .route_video import route_overlay, side_by_side, video_sheet, write_video
-from .shards import Shards
+from .shards import Shards, read_picture
 from .training_config import TrainingConfig
 from .training_step import TrainingStep
 
@@ -65,12 +63,11 @@ class Validation:
     def __init__(self, step: TrainingStep, shards: Shards, config: TrainingConfig, prompts: Sequence[Tensor] = ()):
         require("av", "train")  # now, rather than when the first video is there
         self._step, self._config, self._null_prompt = step, config, shards.null_prompt[None]
-        first = shards.index[0]
-        self._size = first["frames"], first["height"], first["width"]
+        self._size = shards.sizes[0]
         if config.validation:
             self.subjects = _read_subjects(step, config, prompts)
         else:
-            self.subjects = [_sample_subject(shards.members(i)) for i in range(min(2, len(shards.index)))]
+            self.subjects = [_sample_subject(shards.members(i)) for i in range(min(2, len(shards)))]
 
     @torch.no_grad()
     def __call__(self, folder: Path | None, indices: Sequence[int]) -> None:
@@ -138,7 +135,7 @@ class Validation:
 
 def _sample_subject(members: dict[str, bytes]) -> Subject:
     tensors, about = load(members["safetensors"]), json.loads(members["json"])
-    aligned, component_map = (np.array(Image.open(io.BytesIO(members[f"{n}.png"]))) for n in ("aligned", "aligned_map"))
+    aligned, component_map = (read_picture(members[f"{name}.png"]) for name in ("aligned", "aligned_map"))
     embeds, identity = tensors["prompt_embeds"][None], tensors["id_embedding"][None]
     return Subject(about["caption"], embeds, aligned, component_map, list(about["hidden"]), identity)
 
