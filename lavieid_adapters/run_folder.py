@@ -84,13 +84,13 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._locked = open(self.path / _LOCK, "ab")  # noqa: SIM115 for as long as the run lasts
         lock(self._locked, self.path)
-        finished = (self.path / RECORD).is_file()
-        if finished and self.latest() is None:
+        begun = self.latest() is not None
+        if not begun and (self.path / RECORD).is_file():
             self.release()
             raise ValueError(
                 f"'{self.path}' holds the result of a run whose checkpoints are gone: set output to another folder."
             )
-        if file.is_file() and (finished or self.latest() is not None):
+        if begun and file.is_file():
             # What a later version has added was at its default.
             theirs = TrainingConfig("", "", "").as_dict() | yaml.safe_load(file.read_text(encoding="utf-8"))
             free = FREE if mine["lr_scheduler"].startswith("constant") else FREE - {"steps"}
