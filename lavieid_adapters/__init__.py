@@ -28,10 +28,17 @@ _HOME = {
     "VisionModel": "vision",
     "attach": "handle",
     "attach_lavieid": "pipeline",
+    "bootstrap_interval": "metrics",
     "component_overlay": "visualize",
     "diffusion_loss": "losses",
+    "face_similarity": "metrics",
+    "flicker": "metrics",
+    "frechet_distance": "metrics",
     "lavieid_loss": "losses",
+    "route_iou": "metrics",
     "route_loss": "losses",
+    "second_difference_flicker": "metrics",
+    "temporal_consistency": "metrics",
     "token_labels": "labels",
 }
 
