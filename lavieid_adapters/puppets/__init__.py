@@ -1,0 +1,30 @@
+"""A drawn world in which identity, components and motion are known exactly, with a small CogVideoX trained in it."""
+
+import importlib
+
+# Public name → the module that defines it. None is a module's: importing the module would put it in the name's place.
+_HOME = {
+    "EVALUATION_PEOPLE": "person",
+    "TEST_PEOPLE": "person",
+    "TRAINING_PEOPLE": "person",
+    "People": "person",
+    "caption": "grammar",
+    "draw_clips": "world",
+    "draw_photos": "world",
+    "load_pipeline": "base",
+    "people": "person",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
