@@ -3,7 +3,7 @@
 # b batch · r routes: the m components, and the background after them if the router has one · l tokens a component
 # h heads · d channels of a head · D' dim
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from torch import Tensor
 
@@ -29,9 +29,4 @@ class PreparedIdentity:
     def select(self, index: Tensor | slice) -> "PreparedIdentity":
         """The prepared form of the batch in which sample i shows identity index[i]."""
         shared = ("query_weight", "out_weight")
-        return PreparedIdentity(
-            **{
-                f.name: getattr(self, f.name) if f.name in shared else getattr(self, f.name)[index]
-                for f in fields(self)
-            }
-        )
+        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in shared})

@@ -1,0 +1,158 @@
+"""Training samples of the drawn world: clips as latents, with their prompts, labels and reference photos."""
+
+# n samples · f latent frames · c channels · h w height and width of the latents · v video tokens · m components
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from crops import component_crops
+from pools import cast
+from torch import Tensor
+from train_vae import as_input
+
+from lavieid_adapters.components import NUM_CLASSES
+from lavieid_adapters.labels import IGNORED
+from lavieid_adapters.puppets import draw_clips, draw_photos
+from lavieid_adapters.puppets.alignment import ALIGNED_SIZE, GREY, alignment
+from lavieid_adapters.puppets.drawn_faces import VIEW
+from lavieid_adapters.puppets.person import People
+from lavieid_adapters.puppets.reading import COMPONENT_SIZE, MIN_AREA
+from lavieid_adapters.puppets.world import Clips
+
+GRID = (9, 12, 12)  # of video tokens
+_AT_ONCE = 32
+_PHOTO_SEEDS = 50_000_000  # photos of one person are drawn from other seeds than clips
+
+
+@dataclass
+class Samples:
+    """Samples in the memory of the GPU.
+
+    Attributes:
+        latents: In the VAE's normalised space, (n, f, c, h, w).
+        prompts: Tokens of the captions, (n, l), int64.
+        labels: Component of each video token, (n, v), int64, as `token_labels` gives them.
+        images: Each component of the reference alone on white, (n, m, s, s, 3), uint8.
+        mask: (n, m), bool; False where the reference does not show the component.
+        id_embedding: Of the reference, (n, 512), of length 1.
+    """
+
+    latents: Tensor
+    prompts: Tensor
+    labels: Tensor
+    images: Tensor
+    mask: Tensor
+    id_embedding: Tensor
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    @classmethod
+    def of(cls, vae, face, tokenizer, first: int, count: int) -> "Samples":
+        """Draw a clip and a photo of each of `count` people from seed `first` on."""
+        device = vae.device
+        crowd, seeds = cast(range(first, first + count), device), torch.arange(first, first + count, device=device)
+        latents, labels, captions = [], [], []
+        for clips, part in encode_clips(vae, crowd, seeds):
+            latents.append(part)
+            labels.append(batched_labels(clips.maps))
+            captions += clips.captions
+        references = [
+            references_of(face, crowd[i : i + 128], seeds[i : i + 128] + _PHOTO_SEEDS) for i in range(0, count, 128)
+        ]
+        images, mask, embedding = (torch.cat(parts) for parts in zip(*references, strict=True))
+        ids = tokenizer(captions, padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")
+        return cls(torch.cat(latents), ids.input_ids.to(device), torch.cat(labels), images, mask, embedding)
+
+    @classmethod
+    def kept(cls, file: Path, *args) -> "Samples":
+        """Those that a file holds, or those that `of` makes of the arguments, put into the file for the next stage."""
+        begin, vae = time.perf_counter(), args[0]
+        if file.is_file():
+            samples = cls(**torch.load(file, map_location=vae.device))
+        else:
+            samples = cls.of(*args)
+            torch.save({field.name: getattr(samples, field.name) for field in fields(cls)}, file)
+        print(f"{len(samples)} samples in {time.perf_counter() - begin:.1f} s", flush=True)
+        return samples
+
+
+@torch.no_grad()
+def encode_clips(
+    vae, crowd: People, seeds: Tensor, prompts: Tensor | None = None
+) -> Iterator[tuple[Clips, torch.Tensor]]:
+    """Draw a clip of each person, a few at a time.
+
+    Args:
+        vae: On the people's device.
+        crowd: n people.
+        seeds: (n,), of the clips.
+        prompts: As in `draw_clips`, (n, 3).
+
+    Yields:
+        Some clips, and their latents in the VAE's normalised space, (n, f, c, h, w), in the VAE's dtype.
+    """
+    for begin in range(0, len(seeds), _AT_ONCE):
+        part = slice(begin, begin + _AT_ONCE)
+        clips = draw_clips(crowd[part], seeds[part], None if prompts is None else prompts[part])
+        latents = vae.encode(as_input(clips.video).to(vae.dtype)).latent_dist.mode()
+        yield clips, latents.transpose(1, 2) * vae.config.scaling_factor
+
+
+def batched_labels(maps: Tensor) -> Tensor:
+    """What `token_labels` gives for each of the maps (n, 33, h, w), uint8, on their device: (n, v), int64."""
+    cell = maps.shape[-1] // GRID[2]
+    shares = torch.stack([F.avg_pool2d((maps == c).float(), cell) for c in range(NUM_CLASSES)], dim=1)  # n c f H W
+    later = shares[:, :, 1:].unflatten(2, (GRID[0] - 1, -1)).mean(3)
+    share, winner = torch.cat([shares[:, :, :1], later], dim=2).flatten(2).max(dim=1)
+    labels = torch.where(winner == 0, NUM_CLASSES - 1, winner - 1)
+    return labels.masked_fill(share < 0.5, IGNORED)
+
+
+@torch.no_grad()
+def references_of(face, people: People, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the package's face processor makes of a photo of each person, with the true landmarks a pixel off, in batch
+    and on the device.
+
+    Args:
+        face: A `FaceNet`.
+        people: n people.
+        seeds: (n,), of the photos.
+
+    Returns:
+        `images`, `mask` and `id_embedding` of `Samples`.
+    """
+    photos = draw_photos(people, seeds)
+    generator = torch.Generator().manual_seed(int(seeds[0]))
+    landmarks = photos.landmarks.cpu() - 0.5
+    landmarks = landmarks + torch.randn(landmarks.shape, generator=generator) * 0.7
+    matrices = torch.stack([torch.from_numpy(alignment(points)) for points in landmarks.double().numpy()])
+    aligned = warp(photos.images, matrices.to(seeds.device))
+    view = F.avg_pool2d(aligned, ALIGNED_SIZE // VIEW) / 127.5 - 1
+    logits, embedding = face(view.to(face.dtype))
+    maps = F.interpolate(logits.float(), (ALIGNED_SIZE, ALIGNED_SIZE), mode="bilinear").argmax(1).to(torch.uint8)
+    least = round(MIN_AREA * ALIGNED_SIZE**2)
+    crops, shown = zip(*(component_crops(a, m, COMPONENT_SIZE, least) for a, m in _pieces(aligned, maps)), strict=True)
+    images = torch.cat(crops).round().to(torch.uint8).permute(0, 1, 3, 4, 2).contiguous()
+    return images, torch.cat(shown), F.normalize(embedding.float(), dim=1)
+
+
+def warp(photos: Tensor, matrices: Tensor) -> Tensor:
+    """Photos (n, 3, h, w), uint8, under affine matrices (n, 2, 3) that count from the middle of a pixel, as the aligner
+    brings them to its template: (n, 3, 512, 512), float32 from 0 to 255."""
+    n, _, height, width = photos.shape
+    back = torch.linalg.inv(torch.cat([matrices, matrices.new_tensor([[[0, 0, 1]]]).expand(n, 1, 3)], dim=1))[:, :2]
+    axis = torch.arange(ALIGNED_SIZE, device=photos.device, dtype=torch.float64)
+    points = torch.stack([axis.expand(ALIGNED_SIZE, -1), axis[:, None].expand(-1, ALIGNED_SIZE)], dim=-1)
+    points = points @ back[:, None, :, :2].mT + back[:, None, None, :, 2]
+    places = (2 * points + 1) / points.new_tensor([width, height]) - 1
+    grey = photos.new_tensor(GREY).float()[:, None, None]
+    return F.grid_sample(photos.float() - grey, places.float(), align_corners=False) + grey
+
+
+def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(tensor.split(16) for tensor in tensors), strict=True)

@@ -1,0 +1,89 @@
+"""Training for as long as there is time: the learning rate falls to zero when it is up."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+
+import accelerate
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+_PATIENCE = 10.0  # seconds between two lines of progress
+_LOOK = 10  # steps between two looks at the clock, where processes must agree on the time
+
+
+def train(
+    name: str,
+    parameters: Iterable[nn.Parameter],
+    loss_of: Callable[[int], Tensor],
+    deadline: float | None,
+    learning_rate: float,
+    weight_decay: float = 0.02,
+    accelerator=None,
+    steps: int | None = None,
+) -> tuple[int, float]:
+    """AdamW on the loss of each step, up to the deadline. The first step, in which functions may be compiled, is not
+    on the schedule.
+
+    Args:
+        name: For the lines of progress.
+        parameters: What learns.
+        loss_of: From the number of a step to its loss.
+        deadline: As `time.perf_counter()` counts; None for a number of `steps`.
+        learning_rate: The largest, after 4 % of the time.
+        weight_decay: Of matrices and kernels only.
+        accelerator: Whose processes learn together, by the clock of the first; None for a process alone.
+        steps: How many there are without a deadline.
+
+    Returns:
+        How many steps there were, and seconds a step.
+    """
+    parameters = [p for p in parameters if p.requires_grad]
+    cuda = parameters[0].is_cuda
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=cuda)
+    step, start, done = 0, None, 0.0
+    told, told_step = time.perf_counter(), 0
+    while True:
+        now = time.perf_counter()
+        if steps is not None:
+            done = step / steps
+        elif step % _LOOK == 0 or accelerator is None:
+            done = 0.0 if start is None else (now - start) / max(deadline - start, 1e-6)
+            if accelerator is not None:
+                done = accelerate.utils.broadcast(torch.tensor(done, device=accelerator.device)).item()
+        if step > 1 and done >= 1:
+            break
+        rate = learning_rate * min(1, done / 0.04) * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = loss_of(step)
+        loss.backward()
+        if accelerator is not None and accelerator.num_processes > 1:
+            average(parameters)
+        nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        if start is None:
+            loss.item()
+            start = time.perf_counter()
+        if now - told > _PATIENCE and (accelerator is None or accelerator.is_main_process):
+            each = (now - told) / (step - told_step)
+            print(f"{name}: step {step}, {done:.0%}, loss {loss.item():.4f}, {each:.4f} s/step", flush=True)
+            told, told_step = time.perf_counter(), step
+    if cuda:
+        torch.cuda.synchronize()
+    return step, (time.perf_counter() - start) / max(step - 1, 1)
+
+
+def average(parameters: list[nn.Parameter]) -> None:
+    """The mean of the gradients over all processes, in one message: each of these networks' own is a small one."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = parameters_to_vector(gradients)
+    torch.distributed.all_reduce(flat)
+    vector_to_parameters(flat / torch.distributed.get_world_size(), gradients)

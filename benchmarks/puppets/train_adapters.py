@@ -1,0 +1,183 @@
+"""Train adapters on the frozen base, and what the ablation compares them with:
+
+    python benchmarks/puppets/train_adapters.py --out DIR lavieid no-route-loss tam
+
+Each is an entry of VARIANTS and goes into a folder of its name in DIR/adapters; "tam" is trained on what the base with
+the adapters "lavieid" denoises, which must be there. All others have the same steps, batches and samples.
+"""
+
+# b batch · m components · p patches · d channels
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from compared import UnroutedAttention
+from diffusers import AutoencoderKLCogVideoX, CogVideoXPipeline, CogVideoXTransformer3DModel
+from models import new_encoder, new_router, new_scheduler, new_tam, new_tokenizer
+from samples import Samples
+from timed import train
+from torch import Tensor
+from transformers import T5EncoderModel
+
+from lavieid_adapters import LocalFacialEncoder, LocalRouter, TrainingConfig, VisionModel
+from lavieid_adapters.data import Batch
+from lavieid_adapters.features import component_features, join_embeds
+from lavieid_adapters.puppets.sight import FaceNet
+from lavieid_adapters.training_step import TrainingStep
+
+# Settings of the training, and of the router.
+VARIANTS = {
+    "lavieid": ({}, {}),
+    "unrouted": ({"lambda_route": 0.0}, {"inner_dim": 384, "num_heads": 6}),
+    "no-route-loss": ({"lambda_route": 0.0}, {}),
+    "background": ({}, {"background": True}),
+    "middle": ({"block_idx": 3}, {}),
+    "last": ({"block_idx": -1}, {}),
+    "tam": ({"stage": "tam"}, {}),
+}
+_NULL_PROMPT = 0.1
+
+
+class Features:
+    """What the vision model sees of all references, kept on the GPU: b samples take theirs by their numbers."""
+
+    @torch.no_grad()
+    def __init__(self, vision: VisionModel, samples: Samples, dtype: torch.dtype):
+        parts = []
+        for images, mask in zip(samples.images.cpu().split(128), samples.mask.cpu().split(128), strict=True):
+            embeds, maps = component_features(vision, images.numpy(), mask.numpy())
+            parts.append([embeds.to(dtype), *(m.to(dtype) for m in maps)])
+        self.embeds, *self.maps = (torch.cat(column) for column in zip(*parts, strict=True))
+
+    def of(self, index: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Embeddings (b, m, d) and feature maps, each (b, m, p, d), float32."""
+        return self.embeds[index].float(), [m[index].float() for m in self.maps]
+
+
+class Step(TrainingStep):
+    """The library's training step, with the vision model's features from memory: a batch's `images` are numbers of
+    samples."""
+
+    features: Features
+
+    def component_tokens(self, images: Tensor, mask: Tensor, id_embedding: Tensor) -> tuple[Tensor, Tensor]:
+        embeds, maps = self.features.of(images)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.encoder(join_embeds(id_embedding, embeds), maps).float(), mask
+
+
+def load_base(out: Path, device: torch.device, dtype: torch.dtype) -> CogVideoXPipeline:
+    """The pipeline that the stages before have left in a folder."""
+    parts = {
+        "vae": AutoencoderKLCogVideoX.from_pretrained(out / "vae", dtype=dtype),
+        "text_encoder": T5EncoderModel.from_pretrained(out / "base/text_encoder", dtype=dtype),
+        "transformer": CogVideoXTransformer3DModel.from_pretrained(out / "base/transformer", dtype=dtype),
+    }
+    parts = {name: model.to(device).eval().requires_grad_(False) for name, model in parts.items()}
+    return CogVideoXPipeline(tokenizer=new_tokenizer(), scheduler=new_scheduler(), **parts)
+
+
+def new_adapters(name: str, router: dict) -> dict:
+    """Untrained adapters of a variant."""
+    torch.manual_seed(0)
+    cls = UnroutedAttention if name == "unrouted" else LocalRouter
+    return {"router": new_router(cls, **router), "encoder": new_encoder()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="+", choices=VARIANTS)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the stages' results")
+    parser.add_argument("--samples", type=int, default=12_000)
+    parser.add_argument("--first", type=int, default=0, help="the first person, a multiple of the samples")
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--tam-steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=96)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--device", default="cuda")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    pipe = load_base(args.out, device, dtype)
+    face = FaceNet.from_pretrained(args.out / "face", dtype=torch.float32).to(device).eval()
+    file = args.out / f"samples-{args.first // args.samples}.pt"
+    samples = Samples.kept(file, pipe.vae, face, pipe.tokenizer, args.first, args.samples)
+    vision = VisionModel(args.out / "vision", 2, dtype=torch.float32)
+    vision.place(device, False)
+    features = Features(vision, samples, dtype)
+    null = pipe.tokenizer(
+        "", padding="max_length", max_length=samples.prompts.shape[1], return_tensors="pt"
+    ).input_ids.to(device)
+    hosts: dict[int, CogVideoXTransformer3DModel] = {}
+    for name in args.variants:
+        begin = time.perf_counter()
+        settings, router = VARIANTS[name]
+        config = TrainingConfig(
+            base="puppets", shards="none", output="none", dtype=str(dtype).removeprefix("torch."), checkpointing=0,
+            tracker=None, **settings,
+        )  # fmt: skip
+        if name == "tam":
+            torch.manual_seed(0)
+            adapters = {
+                "router": LocalRouter.from_pretrained(args.out / "adapters/lavieid/router"),
+                "encoder": LocalFacialEncoder.from_pretrained(args.out / "adapters/lavieid/encoder"),
+            }
+            trained = adapters["tam"] = new_tam()
+        else:
+            adapters = new_adapters(name, router)
+            trained = torch.nn.ModuleDict(adapters)
+        for adapter in adapters.values():
+            adapter.to(device).train().requires_grad_(False)
+        trained.requires_grad_(True)
+        fresh = config.block_idx not in hosts
+        if fresh:
+            hosts[config.block_idx] = load_base(args.out, device, dtype).transformer
+        pipe.transformer = hosts[config.block_idx]
+        config.compile = fresh  # its blocks have been compiled by a variant before
+        step = Step(pipe, adapters, None, config)
+        step.features = features
+        torch.manual_seed(1)
+        kept: dict[str, list[Tensor]] = {}
+
+        def loss_of(number: int, step=step, kept=kept) -> Tensor:
+            index = torch.randint(len(samples), (args.batch,), device=device)
+            draws = torch.rand(args.batch, 2, device=device)
+            with torch.no_grad():
+                text = pipe.text_encoder(torch.where(draws[:, 1:] < _NULL_PROMPT, null, samples.prompts[index]))[0]
+            clean = samples.latents[index].float()
+            batch = Batch(
+                clean, torch.randn_like(clean), draws[:, 0], text, samples.labels[index], index, samples.mask[index],
+                samples.id_embedding[index],
+            )  # fmt: skip
+            with step.attention:
+                losses = step(batch)
+            for part in ("diffusion", "route", "tam"):
+                if part in losses:
+                    kept.setdefault(part, []).append(losses[part].detach())
+            if "correct" in losses:
+                kept.setdefault("accuracy", []).append(losses["correct"] / losses["labelled"].clamp(min=1))
+            return losses["loss"]
+
+        count = args.tam_steps if name == "tam" else args.steps
+        _, seconds = train(name, trained.parameters(), loss_of, None, args.learning_rate, steps=count)
+        report = {
+            "steps": count, "batch": args.batch, "seconds_per_step": seconds,
+            "seconds": time.perf_counter() - begin, "parameters": sum(p.numel() for p in trained.parameters()),
+            "first": {part: torch.stack(values[:50]).mean().item() for part, values in kept.items()},
+            "last": {part: torch.stack(values[-200:]).mean().item() for part, values in kept.items()},
+        }  # fmt: skip
+        folder = args.out / "adapters" / name
+        for part, adapter in adapters.items():
+            if name == "tam" or part != "tam":
+                adapter.float().eval().save_pretrained(folder / part)
+        (folder / "report.json").write_text(json.dumps(report, indent=1))
+        print(name, json.dumps(report), flush=True)
+        if step.handle is not None:
+            step.handle.detach()
+
+
+if __name__ == "__main__":
+    main()

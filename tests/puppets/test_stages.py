@@ -1,0 +1,99 @@
+"""The scripts that train the drawn world's models: what they share with the package must be the package's."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from lavieid_adapters import LocalRouter, token_labels
+from lavieid_adapters.puppets import TEST_PEOPLE, draw_clips, draw_photos, people
+from lavieid_adapters.puppets.alignment import Aligner, alignment
+
+pytestmark = pytest.mark.usefixtures("scripts")
+
+
+def tokens_and_mask():
+    tokens = torch.randn(2, 6, 8, 96, generator=torch.Generator().manual_seed(1))
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    mask[1, 5] = False
+    return tokens, mask
+
+
+def perturbed(router):
+    torch.manual_seed(0)
+    for parameter in router.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return router.eval()
+
+
+def test_labels_in_a_batch_are_those_of_each_clip():
+    from samples import GRID, batched_labels
+
+    clips = draw_clips(people(TEST_PEOPLE[:2]), [1, 2])
+    labels = batched_labels(clips.maps)
+    assert len(labels.unique()) >= 6
+    assert torch.equal(labels, torch.stack([token_labels(maps, GRID) for maps in clips.maps]))
+
+
+def test_photos_are_aligned_in_a_batch_as_one_by_one():
+    from samples import warp
+
+    photos = draw_photos(people(TEST_PEOPLE[:2]), [1, 2])
+    landmarks = photos.landmarks.numpy() - 0.5
+    matrices = torch.stack([torch.from_numpy(alignment(points)) for points in landmarks])
+    together = warp(photos.images, matrices)
+    for i in range(2):
+        alone, _ = Aligner().align(photos.images[i].permute(1, 2, 0).numpy(), landmarks[i])
+        difference = np.abs(together[i].permute(1, 2, 0).numpy() - alone)
+        assert difference.mean() < 1  # bytes are rounded down
+        assert np.quantile(difference, 0.97) < 2  # the photo's edge is blended by one and cut by the other
+
+
+def test_the_literal_router_is_the_router():
+    from compared import LiteralRouter
+    from models import new_router
+
+    router = perturbed(new_router())
+    literal = new_router(LiteralRouter)
+    literal.load_state_dict(router.state_dict())
+    z = torch.randn(2, 30, 256, generator=torch.Generator().manual_seed(2))
+    steered = router(z, *tokens_and_mask())
+    assert (steered - z).norm() > 0.01 * z.norm()
+    torch.testing.assert_close(literal.eval()(z, *tokens_and_mask()), steered, rtol=1e-4, atol=1e-4)
+
+
+def test_unrouted_attention_has_the_router_s_size_sees_no_hidden_component_and_saves(tmp_path):
+    from compared import UnroutedAttention
+    from models import new_router
+    from train_adapters import VARIANTS
+
+    unrouted = perturbed(new_router(UnroutedAttention, **VARIANTS["unrouted"][1]))
+    assert unrouted.num_parameters() == pytest.approx(new_router().num_parameters(), rel=0.01)
+    z = torch.randn(2, 30, 256, generator=torch.Generator().manual_seed(2))
+    tokens, mask = tokens_and_mask()
+    steered = unrouted(z, tokens, mask)
+    assert (steered - z).norm() > 0.01 * z.norm()
+    tokens[1, 5] = 0
+    torch.testing.assert_close(unrouted(z, tokens, mask), steered)
+    unrouted.save_pretrained(tmp_path)
+    torch.testing.assert_close(UnroutedAttention.from_pretrained(tmp_path)(z, tokens, mask), steered)
+    with pytest.raises(ValueError, match="not a LocalRouter"):
+        LocalRouter.from_pretrained(tmp_path)
+
+
+@pytest.mark.slow
+def test_all_stages_run_from_nothing_to_the_package_s_weights(scripts, tmp_path):
+    def stage(script: str, *arguments: str) -> None:
+        command = [sys.executable, str(scripts / f"{script}.py"), "--out", str(tmp_path), *arguments]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+
+    stage("train_sight", "--minutes", "0.5", "--device", "cpu", "--tiny")
+    stage("train_vae", "--minutes", "0.3", "--batch", "2", "--tiny")
+    stage("train_base", "--minutes", "0.5", "--tiny")
+    few = ["--samples", "4", "--batch", "2", "--steps", "2", "--tam-steps", "2", "--device", "cpu"]
+    stage("train_adapters", *few, "lavieid", "unrouted", "tam")
+    stage("assemble", "--to", str(tmp_path / "weights"))
+    assert (tmp_path / "weights" / "lavieid" / "tam" / "config.json").is_file()
