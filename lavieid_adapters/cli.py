@@ -7,6 +7,7 @@ from pathlib import Path
 
 from . import __version__
 from .cli_data import add_data_commands
+from .cli_demo import add_demo_command
 from .cli_shared import add_models, check_picture, to_device
 
 CONSISID = "BestWishYsh/ConsisID-preview"
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lavieid-adapters {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_demo_command(commands)
     info = commands.add_parser(
         "info",
         help="say what a folder of adapters or an identity file holds",

@@ -91,12 +91,29 @@ def read_component_map(source, size: tuple[int, int]) -> np.ndarray:
 def warp_map(component_map: np.ndarray, matrix: np.ndarray, size: tuple[int, int], inverse: bool = False) -> np.ndarray:
     """A map (h, w) under an affine matrix (2, 3), or its inverse, in `size` (width, height); 0 where it does not
     reach."""
-    if not inverse:  # Pillow asks where each pixel of the result comes from
-        matrix = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
+    if inverse:
+        matrix = _inverse(matrix)
+    return _warped(component_map, matrix, size)
+
+
+def warp_picture(
+    picture: np.ndarray, matrix: np.ndarray, size: tuple[int, int], fill: tuple[int, int, int]
+) -> np.ndarray:
+    """A picture (h, w, 3), uint8, under an affine matrix (2, 3), in `size` (width, height); `fill` where it does not
+    reach."""
+    return _warped(picture, matrix, size, Image.Resampling.BILINEAR, fillcolor=fill)
+
+
+def _warped(pixels: np.ndarray, matrix: np.ndarray, size: tuple[int, int], *how, **more) -> np.ndarray:
+    matrix = _inverse(matrix)  # Pillow asks where each pixel of the result comes from
     # Our matrices count from the middle of a pixel, Pillow's from its corner.
     shift = 0.5 - matrix[:, :2].sum(1) / 2
     data = np.hstack([matrix[:, :2], matrix[:, 2:] + shift[:, None]]).ravel().tolist()
-    return np.asarray(Image.fromarray(component_map).transform(size, Image.Transform.AFFINE, data))
+    return np.asarray(Image.fromarray(pixels).transform(size, Image.Transform.AFFINE, data, *how, **more))
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    return np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
 
 
 def component_shares(component_map: np.ndarray) -> np.ndarray:

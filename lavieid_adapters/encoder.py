@@ -17,6 +17,7 @@ from .layers import versions
 
 CLIP = "openai/clip-vit-large-patch14-336"
 EVA02_CLIP = "timm/eva02_large_patch14_clip_336.merged2b"  # of which ConsisID takes features, in grey
+PUPPETS = "puppets"  # the drawn world's, which comes with the package
 
 
 class LocalFacialEncoder(Adapter):
@@ -32,7 +33,8 @@ class LocalFacialEncoder(Adapter):
         token_dim: Width D of a component token.
         ff_mult: Width of the feed-forward as a multiple of vit_dim.
         num_scales: Number of ViT feature maps.
-        vision_model: Hub repo of the ViT whose features it takes; a processor of photos starts from it.
+        vision_model: Hub repo of the ViT whose features it takes, or "puppets" for the drawn world's; a processor of
+            photos starts from it.
         grayscale: Whether that ViT sees the components without colours.
     """
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from .components import component_images, component_mask, hidden_components, read_component_map, warp_map
-from .encoder import CLIP, LocalFacialEncoder
+from .encoder import CLIP, PUPPETS, LocalFacialEncoder
 from .face_models import BiSeNet, FaceAligner, InsightFace, RetinaFace
 from .features import DetectedFace, FaceFeatures, component_features
 from .identity import FACIAL_COMPONENTS
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 ALIGNED_SIZE = 512
 _GREY = (135, 133, 132)  # beside the photo, as in facexlib's alignment
+_PLACES = ("model_pack", "vision_model", "weights_dir", "cache_dir", "revision", "token", "local_files_only")
 
 
 class FaceProcessor:
@@ -107,10 +108,19 @@ class FaceProcessor:
 
     @classmethod
     def for_encoder(cls, encoder: LocalFacialEncoder, **kwargs) -> "FaceProcessor":
-        """`from_pretrained` with the vision model, the number of feature maps and the colours that an encoder takes."""
+        """`from_pretrained` with the vision model, the number of feature maps and the colours that an encoder takes.
+
+        For an encoder of the drawn world all models come from there, and keywords that tell where they are do nothing.
+        """
         c = encoder.config
-        wanted = {"vision_model": c.vision_model, "num_scales": c.num_scales, "grayscale": c.grayscale}
-        return cls.from_pretrained(**{**wanted, **kwargs})
+        wanted = {"vision_model": c.vision_model, "num_scales": c.num_scales, "grayscale": c.grayscale, **kwargs}
+        if wanted["vision_model"] != PUPPETS:
+            return cls.from_pretrained(**wanted)
+        from .puppets.reading import reading_parts
+
+        parts = {name: value for name, value in wanted.items() if name not in _PLACES}
+        device, scales, dtype = parts.pop("device", "cpu"), parts.pop("num_scales"), parts.pop("dtype", None)
+        return cls(**{**reading_parts(num_scales=scales, dtype=dtype), **parts}).to(device)
 
     @property
     def parts(self) -> list:

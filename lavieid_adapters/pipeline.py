@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ _PIPELINES = (
     "ConsisIDPipeline",
 )
 
+_OWN = "lavieid"  # folder of the adapters that a base brings with it
+
 _UNTRAINED = (
     "These LaVieID adapters are fresh and untrained, so they change nothing: give attach_lavieid a trained checkpoint, "
     "or train them."
@@ -44,7 +47,8 @@ def attach_lavieid(
     Args:
         pipe: A CogVideoX pipeline (text, image or video to video, Fun control) or a ConsisID pipeline.
         adapters: A Hub repo, a folder, or built adapters (one, several, or by the names "router", "encoder", "tam");
-            None gives fresh ones of the pipe's dimensions, which change nothing until they are trained.
+            None takes those that a local base brings in the folder `lavieid/` beside its models, or else gives
+            fresh ones of the pipe's dimensions, which change nothing until they are trained.
         block_idx: The block that the router follows; that of the checkpoint, or 0, if None.
         names: Names of the components, if they are not the `FACIAL_COMPONENTS`.
         kwargs: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`. The models that
@@ -66,12 +70,16 @@ def attach_lavieid(
     host = find_host(pipe.transformer)
     dtype = activation_dtype(pipe.transformer)
     metadata = Metadata(base_model=_name(pipe), block_idx=block_idx or 0)
-    fresh = adapters is None
+    own = _own_adapters(pipe) if adapters is None else None
+    fresh = adapters is None and own is None
     if fresh:
         with torch.device(pipe._execution_device):
             channels = {"latent_channels": pipe.vae.config.latent_channels}
             adapters = {name: fresh_adapter(name, pipe, **(channels if name == "tam" else {})) for name in ADAPTERS}
         adapters = {name: adapter.to(dtype).eval() for name, adapter in adapters.items()}
+    elif own is not None:
+        adapters, saved = load_folder(own, torch_dtype=dtype)
+        metadata = saved.checked_against(None, block_idx)
     elif isinstance(adapters, str | os.PathLike):
         adapters, saved = load_folder(adapters, torch_dtype=dtype, **kwargs)
         metadata = saved.checked_against(metadata.base_model, block_idx)
@@ -126,6 +134,12 @@ def fresh_adapter(name: str, pipe, **sizes) -> Adapter:
     host = find_host(pipe.transformer)
     defaults = {"latent_channels": pipe.transformer.config.out_channels, "num_heads": heads, "layout": host.layout}
     return TAM(dim=dim, **{**defaults, **sizes})
+
+
+def _own_adapters(pipe) -> Path | None:
+    """The adapters in the local folder that the pipeline was loaded from, if it brings some."""
+    folder = Path(pipe.config.get("_name_or_path") or "", _OWN)
+    return folder if pipe.config.get("_name_or_path") and folder.is_dir() else None
 
 
 def _name(pipe) -> str | None:

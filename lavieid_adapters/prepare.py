@@ -75,7 +75,6 @@ def prepare(
     """
     if not clips or not buckets:
         raise ValueError("There is nothing to prepare: give at least one clip and one bucket.")
-    require("av", "train")
     out, device = Path(out), torch.device(device)
     state = require("accelerate", "train").PartialState(cpu=device.type == "cpu", timeout=timedelta(days=30))
     if state.num_processes > 1 and device.index is None:

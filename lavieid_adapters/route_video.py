@@ -2,15 +2,16 @@
 
 # f frames · h w pixels · m components · H W token grid
 
+import math
 import os
 import textwrap
 from collections.abc import Iterable, Sequence
 
+import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .components import PALETTE
-from .extras import require
 
 _HEIGHT, _MARGIN = 240, 8  # of a picture in a contact sheet, and between two
 
@@ -34,6 +35,14 @@ def route_overlay(frame: np.ndarray, weights: np.ndarray) -> np.ndarray:
     grey = np.asarray(Image.fromarray(frame).convert("L"), np.float32)[..., None]
     mixed = 0.45 * grey + 0.55 * (np.concatenate(coloured, axis=-1) + (1 - share) * grey)
     return mixed.clip(0, 255).astype(np.uint8)
+
+
+def of_frames(weights: np.ndarray, frames: int) -> np.ndarray:
+    """The route weights of each frame of a video, (f, m, H, W), of those of latent frames, (m, F, H, W): a latent frame
+    but the first stands for several frames."""
+    latent = weights.shape[1] - 1
+    index = [math.ceil(i * latent / max(1, frames - 1)) for i in range(frames)]
+    return weights[:, index].swapaxes(0, 1)
 
 
 def side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -64,7 +73,6 @@ def video_sheet(reference: np.ndarray, frames: Sequence[np.ndarray], caption: st
 
 def write_video(frames: Iterable[np.ndarray], path: str | os.PathLike, fps: int = 8) -> None:
     """Frames (h, w, 3), uint8, RGB, as H.264; an odd last row or column is left out, which the format cannot hold."""
-    av = require("av", "train")
     with av.open(os.fspath(path), "w") as container:
         stream = None
         for frame in frames:

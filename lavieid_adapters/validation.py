@@ -4,7 +4,6 @@
 
 import gc
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,8 @@ from torch import Tensor
 
 from .aside import written_aside
 from .encoding import BaseEncoders
-from .extras import require
 from .face import FaceProcessor
-from .route_video import route_overlay, side_by_side, video_sheet, write_video
+from .route_video import of_frames, route_overlay, side_by_side, video_sheet, write_video
 from .shards import Shards, read_picture
 from .training_config import TrainingConfig
 from .training_step import TrainingStep
@@ -61,7 +59,6 @@ class Validation:
     """
 
     def __init__(self, step: TrainingStep, shards: Shards, config: TrainingConfig, prompts: Sequence[Tensor] = ()):
-        require("av", "train")  # now, rather than when the first video is there
         self._step, self._config, self._null_prompt = step, config, shards.null_prompt[None]
         self._size = shards.sizes[0]
         if config.validation:
@@ -129,8 +126,7 @@ class Validation:
         pixels = (video * 255).round().astype(np.uint8)
         if not routes:
             return pixels, None
-        of_frame = [math.ceil(i * (len(routes[-1][0][0]) - 1) / max(1, len(pixels) - 1)) for i in range(len(pixels))]
-        return pixels, routes[-1][-1].float().cpu().numpy()[:, of_frame].swapaxes(0, 1)  # guidance: prompt last
+        return pixels, of_frames(routes[-1][-1].float().cpu().numpy(), len(pixels))  # guidance: prompt last
 
 
 def _sample_subject(members: dict[str, bytes]) -> Subject:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image
 
 from .clips import Rejected
-from .extras import require
 
 # Why a clip cannot be used, as far as its file tells.
 MISSING, UNREADABLE, NO_VIDEO, TOO_SHORT = "no such file", "unreadable", "no video stream", "too short"
@@ -95,11 +95,10 @@ def read_frames(path: str | os.PathLike, fps: float, buckets: Sequence[Bucket]) 
     Raises:
         Rejected: If it is not there, cannot be decoded, holds no video, or is too short for all buckets.
     """
-    av = require("av", "train")
     if not Path(path).is_file():
         raise Rejected(MISSING, f"'{path}'")
     try:
-        first, last, height, width = _survey(av, path)
+        first, last, height, width = _survey(path)
         bucket = choose_bucket(buckets, last - first, fps, height, width)
         if bucket is None:
             least = min(b.frames for b in buckets)
@@ -107,15 +106,15 @@ def read_frames(path: str | os.PathLike, fps: float, buckets: Sequence[Bucket]) 
             raise Rejected(TOO_SHORT, f"{last - first:.2f} s, but {needed}")
         start = max(0.0, (last - first - (bucket.frames - 1) / fps) / 2)
         times = first + start + np.arange(bucket.frames) / fps
-        frames = _sample(av, path, times, last, bucket, seek=start > _SKIPPED)
+        frames = _sample(path, times, last, bucket, seek=start > _SKIPPED)
         if frames is None:  # some files' indices lead astray
-            frames = _sample(av, path, times, last, bucket, seek=False)
+            frames = _sample(path, times, last, bucket, seek=False)
         return frames, bucket, start
     except av.FFmpegError as error:
         raise Rejected(UNREADABLE, error.strerror or str(error)) from error
 
 
-def _survey(av, path: str | os.PathLike) -> tuple[float, float, float, float]:
+def _survey(path: str | os.PathLike) -> tuple[float, float, float, float]:
     """Times of the first and the last frame in seconds, and height and width of an upright one in square pixels."""
     times, end, size = [], 0.0, None
     with av.open(os.fspath(path), metadata_errors="replace") as container:
@@ -144,9 +143,7 @@ def _survey(av, path: str | os.PathLike) -> tuple[float, float, float, float]:
     return min(times), max(times), *size
 
 
-def _sample(
-    av, path: str | os.PathLike, times: np.ndarray, last: float, bucket: Bucket, seek: bool
-) -> np.ndarray | None:
+def _sample(path: str | os.PathLike, times: np.ndarray, last: float, bucket: Bucket, seek: bool) -> np.ndarray | None:
     """The frames nearest to `times`, or None if seeking led behind the first of them."""
     frames, count, before = np.empty((bucket.frames, bucket.height, bucket.width, 3), np.uint8), 0, None
     with av.open(os.fspath(path), metadata_errors="replace") as container:

@@ -1,0 +1,50 @@
+"""The small CogVideoX that was trained in the drawn world, with the adapters that were trained on it."""
+
+import os
+from pathlib import Path
+
+import torch
+from diffusers import CogVideoXPipeline
+
+from .words import WordTokenizer
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def weights_folder(folder: str | os.PathLike | None = None) -> Path:
+    """The folder of all trained weights of the drawn world: a pipeline with `lavieid/`, `face/`, `vision/`, `judges/`.
+
+    Args:
+        folder: Another one than the package's.
+
+    Raises:
+        FileNotFoundError: If there is no pipeline in it.
+    """
+    found = WEIGHTS if folder is None else Path(folder)
+    if not (found / "model_index.json").is_file():
+        remedy = "give the folder of a pipeline" if folder else "install the package from a complete wheel or checkout"
+        raise FileNotFoundError(f"The drawn world's weights are missing, '{found / 'model_index.json'}': {remedy}.")
+    return found
+
+
+def load_pipeline(
+    device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, folder: str | os.PathLike | None = None
+) -> CogVideoXPipeline:
+    """A text-to-video pipeline of drawn people, 33 frames of 96 × 96; `attach_lavieid` finds its adapters by itself.
+
+    Args:
+        device: Where it works.
+        dtype: In which it computes; the weights are kept in float16.
+        folder: Another folder of weights than the package's.
+
+    Returns:
+        The pipeline. Its prompts are those of `caption`.
+
+    Raises:
+        FileNotFoundError: If the weights are not there.
+    """
+    folder = weights_folder(folder)
+    # Any other tokenizer would pad to CogVideoX's 226 tokens, of which this transformer has seen none.
+    tokenizer = WordTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    pipe = CogVideoXPipeline.from_pretrained(folder, tokenizer=tokenizer, dtype=dtype, local_files_only=True)
+    return pipe.to(device)
