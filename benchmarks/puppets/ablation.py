@@ -68,6 +68,12 @@ def questions() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return person, prompts, torch.arange(count)
 
 
+def photos_of_evaluation(device: torch.device) -> torch.Tensor:
+    """The references, one of each person, (n, 3, h, w), uint8."""
+    unseen = people(torch.tensor(list(EVALUATION_PEOPLE)), device)
+    return draw_photos(unseen, torch.arange(len(unseen), device=device) + _PHOTO_SEED).images
+
+
 def read_references(out: Path, photos: torch.Tensor, device: torch.device) -> list:
     """What the package's own face processor sees in photos (n, 3, h, w): `FaceFeatures`."""
     read = FaceProcessor(**reading_parts(out, dtype=torch.float32)).to(device)
@@ -160,7 +166,7 @@ def judge_rows(args: argparse.Namespace, folder: Path) -> None:
     judges = Judges.from_pretrained(args.out).to(device)
     person, _, _ = questions()
     unseen = people(torch.tensor(list(EVALUATION_PEOPLE)))
-    photos = draw_photos(unseen.to(device), torch.arange(len(unseen), device=device) + _PHOTO_SEED).images
+    photos = photos_of_evaluation(device)
     references = read_references(args.out, photos, device)
     own = judges.embed(photos).cpu()[person]
     tam = None

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 import accelerate
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 _PATIENCE = 10.0  # seconds between two lines of progress
 _LOOK = 10  # steps between two looks at the clock, where processes must agree on the time
@@ -84,6 +83,7 @@ def train(
 def average(parameters: list[nn.Parameter]) -> None:
     """The mean of the gradients over all processes, in one message: each of these networks' own is a small one."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = parameters_to_vector(gradients)
+    flat = torch._utils._flatten_dense_tensors(gradients)
     torch.distributed.all_reduce(flat)
-    vector_to_parameters(flat / torch.distributed.get_world_size(), gradients)
+    flat /= torch.distributed.get_world_size()
+    torch._foreach_copy_(gradients, torch._utils._unflatten_dense_tensors(flat, gradients))

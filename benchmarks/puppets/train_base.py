@@ -30,7 +30,7 @@ from lavieid_adapters.puppets.world import SIZE
 
 _NULL_PROMPT = 0.1
 # Latent frames, clips a step and a process, and the share of the time.
-_PHASES = ((1, 768, 0.25), (9, 96, 0.75))
+_PHASES = ((1, 768, 0.2), (9, 96, 0.8))
 _TINY = ((1, 8, 0.5), (9, 2, 0.5))
 
 

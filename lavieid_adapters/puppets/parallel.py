@@ -12,8 +12,7 @@ Piece = TypeVar("Piece")
 def on_every_core(function: Callable[[int], Piece], count: int) -> list[Piece]:
     """Call a function for 0 to count - 1, on as many threads as torch may use, of which each then computes alone.
 
-    The arithmetic of a drawn clip is thousands of small steps. To share out each of them costs more than it gains; and
-    a step that is done by one thread gives the same bits however many there are.
+    The arithmetic of a drawn clip is thousands of small steps. To share out each of them costs more than it gains.
 
     Args:
         function: What to do for a number.

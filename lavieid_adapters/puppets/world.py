@@ -30,7 +30,7 @@ FRAMES, SIZE, FPS = 33, 96, 8
 PHOTO_SIZE = 128
 _CLIPS, _PHOTOS = 201, 202  # the streams of random numbers
 _NUMBERS = 96  # of them
-_AT_ONCE = 128  # clips on a GPU: some 6 GB
+_AT_ONCE, _AT_ONCE_CPU = 128, 4  # clips on a GPU: some 6 GB; and on a core
 _LARGE_BLOCK = 2**25 - 2**16  # bytes, just under the largest that has this effect
 
 
@@ -81,7 +81,8 @@ def draw_clips(
 ) -> Clips:
     """Draw one clip of each person, on the people's device.
 
-    Movement, clothes, light and details of the background follow from the seed alone, identity from the person alone.
+    Movement, clothes, light and details of the background follow from the seed alone, identity from the person alone;
+    what else is drawn, and on which device, changes roundings alone.
 
     Args:
         people: n people.
@@ -250,9 +251,9 @@ def _prompts(prompts: Tensor | None, r: Tensor, n: int) -> Tensor:
 
 
 def _in_parts(part: Callable[[slice], tuple[Tensor, ...]], n: int, device: torch.device) -> list[Tensor]:
-    """What a function draws of 0 to n - 1, joined. On a CPU each is drawn by itself, so that its bits do not depend on
-    what else is drawn, and its frames fill the cache; on a GPU many at once."""
-    step = 1 if device.type == "cpu" else _AT_ONCE
+    """What a function draws of 0 to n - 1, joined: on a CPU a few at a time, whose frames fill the cache; on a GPU
+    many."""
+    step = _AT_ONCE_CPU if device.type == "cpu" else _AT_ONCE
     slices = [slice(i, min(i + step, n)) for i in range(0, n, step)]
     if device.type == "cpu":
         _keep_freed_memory()
