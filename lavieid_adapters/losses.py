@@ -37,7 +37,12 @@ def diffusion_loss(prediction: Tensor, latents: Tensor, noise: Tensor, timesteps
         )
     wide = torch.promote_types(latents.dtype, torch.float32)
     target = prediction_target(scheduler, latents.to(wide), noise.to(wide), timesteps)
-    return F.mse_loss(prediction.to(wide), target)
+    return squared_error(prediction.to(wide), target)
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """The mean squared error, as a number that may be kept: that of `mse_loss` holds memory of its inputs' size."""
+    return F.mse_loss(prediction, target, reduction="none").mean()
 
 
 def route_targets(logits: Tensor, labels: Tensor, component_mask: Tensor | None = None) -> Tensor:

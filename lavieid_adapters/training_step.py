@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -18,7 +17,7 @@ from .data import Batch
 from .features import component_features, join_embeds
 from .handle import attach
 from .hosts import find_host
-from .losses import diffusion_loss, lavieid_loss, route_accuracy, route_loss
+from .losses import diffusion_loss, lavieid_loss, route_accuracy, route_loss, squared_error
 from .noising import add_noise, denoised, draw_timesteps
 from .training_config import TrainingConfig
 
@@ -106,7 +105,7 @@ class TrainingStep:
             if clean.any():
                 with torch.no_grad():
                     rough = denoised(self.scheduler, prediction.float(), noisy.float(), timesteps)[clean]
-                losses["tam"] = F.mse_loss(self.tam(rough.to(self.dtype)).float(), latents[clean])
+                losses["tam"] = squared_error(self.tam(rough.to(self.dtype)).float(), latents[clean])
                 losses["loss"] = losses["tam"] + losses.get("loss", 0)
         return losses
 

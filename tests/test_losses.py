@@ -85,6 +85,11 @@ def test_diffusion_loss_of_bfloat16_is_computed_in_float32(name):
     torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=0)
 
 
+def test_losses_that_are_kept_for_a_curve_keep_no_latents():
+    loss = diffusion_loss(*sample("v_prediction"))
+    assert loss > 0 and loss.untyped_storage().nbytes() == loss.itemsize
+
+
 def test_predictions_and_noise_of_another_shape_are_refused():
     prediction, latents, noise, timesteps, scheduler = sample("epsilon")
     both = r"\(2, 3, 8, 4, 6\).*\(2, 3, 4, 4, 6\)"

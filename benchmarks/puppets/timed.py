@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 _PATIENCE = 10.0  # seconds between two lines of progress
+_KEEP = 60.0  # and between two savings
 _LOOK = 10  # steps between two looks at the clock, where processes must agree on the time
 
 
@@ -21,6 +22,7 @@ def train(
     weight_decay: float = 0.02,
     accelerator=None,
     steps: int | None = None,
+    keep: Callable[[], None] | None = None,
 ) -> tuple[int, float]:
     """AdamW on the loss of each step, up to the deadline. The first step, in which functions may be compiled, is not
     on the schedule.
@@ -34,6 +36,7 @@ def train(
         weight_decay: Of matrices and kernels only.
         accelerator: Whose processes learn together, by the clock of the first; None for a process alone.
         steps: How many there are without a deadline.
+        keep: Called in the first process once a minute, to save what has been learnt.
 
     Returns:
         How many steps there were, and seconds a step.
@@ -47,6 +50,7 @@ def train(
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=cuda)
     step, start, done = 0, None, 0.0
     told, told_step = time.perf_counter(), 0
+    kept, first = told, accelerator is None or accelerator.is_main_process
     while True:
         now = time.perf_counter()
         if steps is not None:
@@ -71,10 +75,16 @@ def train(
         if start is None:
             loss.item()
             start = time.perf_counter()
-        if now - told > _PATIENCE and (accelerator is None or accelerator.is_main_process):
-            each = (now - told) / (step - told_step)
-            print(f"{name}: step {step}, {done:.0%}, loss {loss.item():.4f}, {each:.4f} s/step", flush=True)
+        if now - told > _PATIENCE and first:
+            each, memory = (now - told) / (step - told_step), torch.cuda.memory_allocated() / 2**30 if cuda else 0.0
+            print(
+                f"{name}: step {step}, {done:.0%}, loss {loss.item():.4f}, {each:.4f} s/step, {memory:.1f} GiB",
+                flush=True,
+            )
             told, told_step = time.perf_counter(), step
+        if keep is not None and first and now - kept > _KEEP:
+            keep()
+            kept = time.perf_counter()
     if cuda:
         torch.cuda.synchronize()
     return step, (time.perf_counter() - start) / max(step - 1, 1)

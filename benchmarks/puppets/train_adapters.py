@@ -115,9 +115,14 @@ def main() -> None:
     for name in args.variants:
         begin = time.perf_counter()
         settings, router = VARIANTS[name]
+        block = settings.get("block_idx", 0)
+        fresh = block not in hosts
+        if fresh:
+            hosts[block] = load_base(args.out, device, dtype).transformer
+        pipe.transformer = hosts[block]
         config = TrainingConfig(
             base="puppets", shards="none", output="none", dtype=str(dtype).removeprefix("torch."), checkpointing=0,
-            tracker=None, **settings,
+            tracker=None, compile=fresh, **settings,
         )  # fmt: skip
         if name == "tam":
             torch.manual_seed(0)
@@ -132,11 +137,6 @@ def main() -> None:
         for adapter in adapters.values():
             adapter.to(device).train().requires_grad_(False)
         trained.requires_grad_(True)
-        fresh = config.block_idx not in hosts
-        if fresh:
-            hosts[config.block_idx] = load_base(args.out, device, dtype).transformer
-        pipe.transformer = hosts[config.block_idx]
-        config.compile = fresh  # its blocks have been compiled by a variant before
         step = Step(pipe, adapters, None, config)
         step.features = features
         torch.manual_seed(1)

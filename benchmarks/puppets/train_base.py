@@ -76,6 +76,10 @@ def main() -> None:
             block.compile(dynamic=False)
     accelerator.wait_for_everyone()
 
+    def keep() -> None:
+        text_encoder.save_pretrained(args.out / "base/text_encoder")
+        transformer.save_pretrained(args.out / "base/transformer")
+
     report = {"clips": count * accelerator.num_processes, "processes": accelerator.num_processes, "phases": []}
     phases = _TINY if args.tiny else _PHASES[1:] if args.resume else _PHASES
     left = sum(share for _, _, share in phases)
@@ -101,8 +105,9 @@ def main() -> None:
         left -= share
         parameters = [*transformer.parameters(), *text_encoder.parameters()]
         steps, seconds = train(
-            f"base, {frames} latent frames", parameters, loss_of, until, args.learning_rate, accelerator=accelerator
-        )
+            f"base, {frames} latent frames", parameters, loss_of, until, args.learning_rate,
+            accelerator=accelerator, keep=keep,
+        )  # fmt: skip
         last = torch.stack(losses[-200:]).mean().item()
         report["phases"].append(
             {"frames": frames, "batch": batch, "steps": steps, "seconds_per_step": seconds, "loss": last}
@@ -110,8 +115,9 @@ def main() -> None:
     if accelerator.is_main_process:
         print(json.dumps(report), flush=True)
         (args.out / "base.json").write_text(json.dumps(report, indent=1))
-        text_encoder.half().eval().save_pretrained(args.out / "base/text_encoder")
-        transformer.half().eval().save_pretrained(args.out / "base/transformer")
+        for model in (text_encoder, transformer):
+            model.half().eval()
+        keep()
         for model in (text_encoder, transformer):
             model.to(vae.dtype)
         contact_sheet(pipe, 2 if args.tiny else 10, 2 if args.tiny else 50).save(args.out / "base.png")

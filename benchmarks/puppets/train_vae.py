@@ -2,6 +2,8 @@
 
     python benchmarks/puppets/train_vae.py --out DIR --minutes 6
     torchrun --nproc-per-node 2 benchmarks/puppets/train_vae.py --out DIR --minutes 3 --resume --frames 17 --batch 12
+    torchrun --nproc-per-node 2 benchmarks/puppets/train_vae.py --out DIR --minutes 3 --resume --frames 33 --batch 6 \\
+        --decoder-only
 
 Clips of 9 frames are cheap, but show neither half of it what follows the first frames: the autoencoder works on 8 at a
 time. The loss looks at the face's components more than at the sky, for an eye is a few pixels of thousands.
@@ -59,6 +61,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=24, help="a process")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument(
+        "--decoder-only", action="store_true", help="the latents, of which others learn, stay as they are"
+    )
     parser.add_argument("--tiny", action="store_true", help="few clips, small batches: does it run?")
     args = parser.parse_args()
     deadline = time.perf_counter() + 60 * args.minutes
@@ -72,6 +77,7 @@ def main() -> None:
     if args.resume:
         vae = AutoencoderKLCogVideoX.from_pretrained(args.out / "vae", dtype=torch.float32)
     vae = vae.to(device).train()
+    vae.encoder.requires_grad_(not args.decoder_only)
     torch.manual_seed(rank)
     clips, chunks = (4, 2) if args.tiny else (64, 100)
     crowd = cast(range(rank * clips * chunks * 8, (rank + 1) * clips * chunks * 8), device)
@@ -102,7 +108,8 @@ def main() -> None:
         accelerator.end_training()
         return
     report = {"steps": steps, "seconds_per_step": seconds, **evaluate(vae, device, 4 if args.tiny else 64)}
-    vae.register_to_config(scaling_factor=report["scaling_factor"])
+    if not args.decoder_only:
+        vae.register_to_config(scaling_factor=report["scaling_factor"])
     vae.half().save_pretrained(args.out / "vae")
     (args.out / "vae.json").write_text(json.dumps(report, indent=1))
     print(json.dumps(report), flush=True)
