@@ -1,66 +1,64 @@
 """What each part of LaVieID does in the drawn world, judged by networks that share nothing with the conditioning:
 
     python benchmarks/puppets/ablation.py --out DIR            # DIR holds the results of the training stages
-    python benchmarks/puppets/ablation.py --out DIR --rows base lavieid   # some rows, as one of several processes
+    python benchmarks/puppets/ablation.py --out DIR --rows base router    # some rows, as one of several processes
 
 Each row makes a video of each of 64 unseen people (`EVALUATION_PEOPLE`), to 4 prompts, from 2 seeds; the same for all
-rows. DIR/ablation keeps what was judged of each row, and the table is made of all that are there.
+rows. Variants of the router are compared without TAM, which would act alike on all of them. DIR/ablation keeps what was
+judged of each row, and the tables are made of all that are there. Each variant was trained once: differences within
+what another training would change are none.
 """
 
 # n videos · f frames · m components · d channels
 
 import argparse
-import json
+import re
 import time
 from pathlib import Path
 
 import torch
 from compared import LiteralRouter, UnroutedAttention
 from samples import encode_clips
+from tables import tables
 from train_adapters import VARIANTS, load_base
 
 from lavieid_adapters import TAM, FaceProcessor, LocalFacialEncoder, LocalRouter, attach
 from lavieid_adapters.identity import FACIAL_COMPONENTS
-from lavieid_adapters.metrics import (
-    bootstrap_interval,
-    face_similarity,
-    flicker,
-    frechet_distance,
-    second_difference_flicker,
-    temporal_consistency,
-)
+from lavieid_adapters.metrics import face_similarity, flicker, second_difference_flicker, temporal_consistency
 from lavieid_adapters.puppets.grammar import EXPRESSIONS, MOTIONS, SCENES, caption
 from lavieid_adapters.puppets.judges import Judges, Verdict
-from lavieid_adapters.puppets.person import EVALUATION_PEOPLE, People, people
+from lavieid_adapters.puppets.person import EVALUATION_PEOPLE, STYLES, People, people
 from lavieid_adapters.puppets.reading import reading_parts
 from lavieid_adapters.puppets.world import draw_photos
 
 PROMPTS, SEEDS = 4, 2  # of each person
-_PHOTO_SEED, _CLIP_SEED = 77_000, 88_000
-_GUIDANCE, _STEPS = 4.0, 50
+_PHOTO_SEED, _CLIP_SEED = 1 << 45, 1 << 44  # of which nothing was drawn for any training
+_GUIDANCE = 4.0
 
-# Of each row: the latents it begins with, and TAM's number of chunks, None without TAM.
+# Of each row: the latents it begins with, and if TAM refines them, which one, and its number of chunks.
 ROWS = {
-    "base": ("base", None),
-    "unrouted": ("unrouted", None),
-    "router": ("lavieid", None),
-    "TAM": ("base", 4),
-    "LaVieID": ("lavieid", 4),
-    "LaVieID, eqs. 2 and 3 as printed": ("literal", 4),
-    "LaVieID without L_route": ("no-route-loss", 4),
-    "LaVieID with a background route": ("background", 4),
-    "LaVieID after the middle block": ("middle", 4),
-    "LaVieID after the last block": ("last", 4),
-    "LaVieID, K = 1": ("lavieid", 1),
-    "LaVieID, K = 2": ("lavieid", 2),
-    "LaVieID, K = 8": ("lavieid", 8),
-    "real clips through the VAE": ("drawn", None),
+    "base": ("base", None, None),
+    "unrouted": ("unrouted", None, None),
+    "router": ("lavieid", None, None),
+    "TAM": ("base", "tam-alone", 4),
+    "LaVieID": ("lavieid", "tam", 4),
+    "unrouted and LaVieID's TAM": ("unrouted", "tam", 4),
+    "router, eqs. 2 and 3 as printed": ("literal", None, None),
+    "router without L_route": ("no-route-loss", None, None),
+    "router with a background route": ("background", None, None),
+    "router after the middle block": ("middle", None, None),
+    "router after the last block": ("last", None, None),
+    "LaVieID, K = 1, at which TAM rests": ("lavieid", "tam", 1),
+    "LaVieID, K = 2 (trained with 4)": ("lavieid", "tam", 2),
+    "LaVieID, K = 8 (trained with 4)": ("lavieid", "tam", 8),
+    "real clips through the VAE": ("drawn", None, None),
 }
+_OF_STYLE = [FACIAL_COMPONENTS.index(style.component) for style in STYLES]
 
 
-def questions() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of each video the person's number, the prompt (n, 3) and the seed."""
-    count = len(EVALUATION_PEOPLE) * PROMPTS * SEEDS
+def questions(crowd: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of each video of a crowd the person's number, the prompt (n, 3) and the seed."""
+    count = crowd * PROMPTS * SEEDS
     person = torch.arange(count) // (PROMPTS * SEEDS)
     generator = torch.Generator().manual_seed(0)
     sizes = torch.tensor([len(SCENES), len(MOTIONS), len(EXPRESSIONS)])
@@ -68,21 +66,24 @@ def questions() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return person, prompts, torch.arange(count)
 
 
-def photos_of_evaluation(device: torch.device) -> torch.Tensor:
+def photos_of(crowd: People) -> torch.Tensor:
     """The references, one of each person, (n, 3, h, w), uint8."""
-    unseen = people(torch.tensor(list(EVALUATION_PEOPLE)), device)
-    return draw_photos(unseen, torch.arange(len(unseen), device=device) + _PHOTO_SEED).images
+    return draw_photos(crowd, torch.arange(len(crowd), device=crowd.values.device) + _PHOTO_SEED).images
 
 
 def read_references(out: Path, photos: torch.Tensor, device: torch.device) -> list:
     """What the package's own face processor sees in photos (n, 3, h, w): `FaceFeatures`."""
     read = FaceProcessor(**reading_parts(out, dtype=torch.float32)).to(device)
-    return [read(photo.permute(1, 2, 0).cpu().numpy(), on_no_face="whole_image") for photo in photos]
+    pixels = photos.permute(0, 2, 3, 1).cpu().numpy()
+    features = [read(picture, face_index="largest", on_no_face="whole_image") for picture in pixels]
+    missed = sum(each.score is None for each in features)
+    print(f"{len(features)} references were read, {missed} of them without a face that was found", flush=True)
+    return features
 
 
 @torch.no_grad()
-def sample(pipe, kind: str, out: Path, references: list, batch: int, steps: int) -> torch.Tensor:
-    """Latents (n, f, c, h, w) of all questions from the base with one kind of conditioning."""
+def sample(pipe, kind: str, out: Path, references: list, crowd: People, batch: int, steps: int) -> torch.Tensor:
+    """Latents (n, f, c, h, w) of all questions about a crowd from the base with one kind of conditioning."""
     device, handle = pipe.device, None
     if kind not in ("base", "drawn"):
         name = "lavieid" if kind == "literal" else kind
@@ -99,10 +100,10 @@ def sample(pipe, kind: str, out: Path, references: list, batch: int, steps: int)
             encoder(f.id_embeds.to(device), [h[None].to(device) for h in f.vit_hidden_states]) for f in references
         ])  # fmt: skip
         mask = torch.stack([f.mask for f in references]).to(device)
-    person, prompts, seeds = questions()
+    person, prompts, seeds = questions(len(crowd))
     if kind == "drawn":
-        crowd = people(torch.tensor(list(EVALUATION_PEOPLE)), device)[person.to(device)]
-        parts = encode_clips(pipe.vae, crowd, (seeds + _CLIP_SEED).to(device), prompts.to(device))
+        shown = crowd[person.to(device)]
+        parts = encode_clips(pipe.vae, shown, (seeds + _CLIP_SEED).to(device), prompts.to(device))
         return torch.cat([latents for _, latents in parts])
     made = []
     for part in torch.arange(len(seeds)).split(batch):
@@ -130,18 +131,20 @@ def decode(pipe, latents: torch.Tensor) -> torch.Tensor:
     return torch.cat(made)
 
 
-def figures_of(verdict: Verdict, video: torch.Tensor, own: torch.Tensor, crowd: People) -> dict[str, torch.Tensor]:
+def figures_of(verdict: Verdict, video: torch.Tensor, own: torch.Tensor, shown: People) -> dict[str, torch.Tensor]:
     """The figures of each video, (n,) each.
 
     Args:
         verdict: On the CPU.
         video: (n, f, 3, h, w), uint8.
         own: Embedding of each video's reference, (n, d).
-        crowd: Whom each video should show.
+        shown: Whom each video should show, on the CPU.
     """
-    _, prompts, _ = questions()
-    errors = verdict.component_errors(crowd)
+    _, prompts, _ = questions(len(shown) // (PROMPTS * SEEDS))
     right = (verdict.prompts == prompts).float()
+    errors = verdict.component_errors(shown)
+    counted = (verdict.visible & verdict.face[..., None])[..., _OF_STYLE]
+    styles = ((verdict.styles == shown.styles[:, None]) & counted).sum((1, 2)) / counted.sum((1, 2))
     return {
         "FaceSim": face_similarity(verdict.embeddings, own, verdict.face),
         "subject": temporal_consistency(verdict.subject),
@@ -152,7 +155,9 @@ def figures_of(verdict: Verdict, video: torch.Tensor, own: torch.Tensor, crowd: 
         "motion": right[:, 1],
         "expression": right[:, 2],
         "no face": 1 - verdict.face.float().mean(dim=1),
+        "styles right": styles,
         **{f"{name} error": errors[:, i] for i, name in enumerate(FACIAL_COMPONENTS)},
+        **{f"{name} seen": verdict.visible[..., i].float().mean(dim=1) for i, name in enumerate(FACIAL_COMPONENTS)},
     }
 
 
@@ -164,71 +169,65 @@ def judge_rows(args: argparse.Namespace, folder: Path) -> None:
     pipe = load_base(args.out, device, dtype)
     pipe.set_progress_bar_config(disable=True)
     judges = Judges.from_pretrained(args.out).to(device)
-    person, _, _ = questions()
-    unseen = people(torch.tensor(list(EVALUATION_PEOPLE)))
-    photos = photos_of_evaluation(device)
+    crowd = people(torch.tensor(list(EVALUATION_PEOPLE[: args.people])), device)
+    person, _, _ = questions(len(crowd))
+    photos = photos_of(crowd)
     references = read_references(args.out, photos, device)
-    own = judges.embed(photos).cpu()[person]
-    tam = None
-    if (args.out / "adapters/tam/tam").is_dir():
-        tam = TAM.from_pretrained(args.out / "adapters/tam/tam").to(device)
+    own, shown = judges.embed(photos).cpu()[person], crowd.to("cpu")[person]
     latents: dict[str, torch.Tensor] = {}
     for name in sorted(args.rows, key=lambda name: ROWS[name][0]):  # rows of the same latents together
-        kind, chunks = ROWS[name]
+        kind, refined_by, chunks = ROWS[name]
         begin = time.perf_counter()
         if kind not in latents:
-            latents = {kind: sample(pipe, kind, args.out, references, args.batch, args.steps)}
+            latents = {kind: sample(pipe, kind, args.out, references, crowd, args.batch, args.steps)}
         made = latents[kind]
-        if chunks is not None:
+        if refined_by is not None:
+            tam = TAM.from_pretrained(args.out / "adapters" / refined_by / "tam").to(device)
             made = torch.cat([tam.refine(part, chunks) for part in made.split(64)])
         video = decode(pipe, made)
         verdict = judges.judge(video).to("cpu")
-        kept = figures_of(verdict, video, own, unseen[person])
-        features = torch.cat([verdict.subject, verdict.background], dim=-1).mean(dim=1)
-        report = {"figures": kept, "features": features, "video": video[:: PROMPTS * SEEDS][:12, ::8].clone()}
-        torch.save(report, folder / f"{list(ROWS).index(name):02d}.pt")
+        kept = figures_of(verdict, video, own, shown)
+        report = {
+            "settings": {"people": len(crowd), "steps": args.steps, "guidance": _GUIDANCE},
+            "figures": kept,
+            "features": torch.cat([verdict.subject, verdict.background], dim=-1).mean(dim=1),
+            "video": video[:: PROMPTS * SEEDS][:12, ::8].clone(),
+        }
+        torch.save(report, file_of(folder, name))
         print(f"{name}: FaceSim {kept['FaceSim'].mean():.4f}, {time.perf_counter() - begin:.1f} s", flush=True)
 
 
-def table(folder: Path) -> str:
-    """All rows that were judged, with 95 % intervals over people, as Markdown."""
-    person, _, _ = questions()
-    rows = {
-        name: torch.load(folder / f"{i:02d}.pt") for i, name in enumerate(ROWS) if (folder / f"{i:02d}.pt").is_file()
-    }
-    real = rows.get("real clips through the VAE")
-    names = list(next(iter(rows.values()))["figures"])
-    lines = ["| | " + " | ".join([*names, "Fréchet"]) + " |", "| --- |" + " --- |" * (len(names) + 1)]
-    told = {}
-    for row, report in rows.items():
-        cells, told[row] = [], {}
-        for name in names:
-            values = report["figures"][name].double()
-            seen = values.isfinite()
-            mean, low, high = bootstrap_interval(values[seen], person[seen])
-            told[row][name] = mean, low, high
-            digits = 3 if abs(mean) < 2 else 2
-            cells.append(f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}")
-        distance = "" if real is None or row == "real clips through the VAE" else (
-            f"{frechet_distance(report['features'], real['features']):.1f}"
-        )  # fmt: skip
-        lines.append(f"| {row} | " + " | ".join([*cells, distance]) + " |")
-    (folder / "ablation.json").write_text(json.dumps(told, indent=1))
-    return "\n".join(lines)
+def file_of(folder: Path, row: str) -> Path:
+    """Where a row is kept."""
+    return folder / f"{re.sub('[^A-Za-z0-9]+', '-', row).strip('-').lower()}.pt"
+
+
+def read_rows(folder: Path) -> dict[str, dict]:
+    """All rows that were judged.
+
+    Raises:
+        ValueError: If they were not made with the same settings.
+    """
+    rows = {name: torch.load(file_of(folder, name)) for name in ROWS if file_of(folder, name).is_file()}
+    settings = {name: report["settings"] for name, report in rows.items()}
+    if len({str(each) for each in settings.values()}) > 1:
+        raise ValueError(f"The rows in '{folder}' were made with different settings: {settings}. Make them anew.")
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the stages' results")
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS), metavar="ROW", help="; ".join(ROWS))
+    parser.add_argument("--people", type=int, default=len(EVALUATION_PEOPLE), help="how many of the 64")
     parser.add_argument("--batch", type=int, default=64, help="videos at a time")
-    parser.add_argument("--steps", type=int, default=_STEPS)
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
     folder = args.out / "ablation"
     folder.mkdir(exist_ok=True)
     judge_rows(args, folder)
-    print(table(folder), flush=True)
+    print(tables(read_rows(folder)), flush=True)
 
 
 if __name__ == "__main__":

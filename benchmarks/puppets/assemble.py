@@ -11,6 +11,7 @@ import torch
 from train_adapters import load_base
 
 from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter
+from lavieid_adapters.aside import written_aside
 from lavieid_adapters.folder import Metadata, save_folder
 
 _MOST, _LARGEST = 25e6, 16e6  # bytes altogether, and of a file
@@ -21,29 +22,33 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the stages' results")
     parser.add_argument("--to", type=Path, required=True)
     args = parser.parse_args()
-    shutil.rmtree(args.to, ignore_errors=True)
-    load_base(args.out, torch.device("cpu"), torch.float16).save_pretrained(args.to)
-    adapters = args.out / "adapters"
+    with written_aside(args.to) as made:
+        put_together(args.out, made)
+        sizes = {file: file.stat().st_size for file in made.rglob("*") if file.is_file()}
+        largest, total = max(sizes, key=sizes.get), sum(sizes.values())
+        print(f"{total / 1e6:.1f} MB in {len(sizes)} files, of which {largest.name} has {sizes[largest] / 1e6:.1f} MB")
+        if total > _MOST or sizes[largest] > _LARGEST:
+            raise SystemExit(f"That is more than {_MOST / 1e6:.0f} MB, or more than {_LARGEST / 1e6:.0f} MB a file.")
+
+
+def put_together(out: Path, to: Path) -> None:
+    """Write the base, its adapters, and the networks that see and judge."""
+    load_base(out, torch.device("cpu"), torch.float16).save_pretrained(to)
+    adapters = out / "adapters"
     save_folder(
         {
             "router": LocalRouter.from_pretrained(adapters / "lavieid/router").half(),
             "encoder": LocalFacialEncoder.from_pretrained(adapters / "lavieid/encoder").half(),
             "tam": TAM.from_pretrained(adapters / "tam/tam").half(),
         },
-        args.to / "lavieid",
+        to / "lavieid",
         Metadata("lavieid_adapters.puppets"),
     )
     for name, source in {
         "face": "face", "vision": "vision", "judges/recognizer": "recognizer", "judges/analyst": "analyst",
         "judges/motion": "motion",
     }.items():  # fmt: skip
-        shutil.copytree(args.out / source, args.to / name)
-    sizes = {file: file.stat().st_size for file in args.to.rglob("*") if file.is_file()}
-    largest = max(sizes, key=sizes.get)
-    total = sum(sizes.values())
-    print(f"{total / 1e6:.1f} MB in {len(sizes)} files; the largest is {largest.name}, {sizes[largest] / 1e6:.1f} MB")
-    if total > _MOST or sizes[largest] > _LARGEST:
-        raise SystemExit(f"That is more than {_MOST / 1e6:.0f} MB, or more than {_LARGEST / 1e6:.0f} MB a file.")
+        shutil.copytree(out / source, to / name)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,15 @@ They need matplotlib (the extra `eval`).
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-import torch
-from ablation import PROMPTS, ROWS, SEEDS, photos_of_evaluation
+from ablation import photos_of, read_rows
 from PIL import Image, ImageDraw, ImageFont
+from tables import interval_of
+
+from lavieid_adapters.puppets.person import EVALUATION_PEOPLE, people
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -26,33 +27,33 @@ _SHOWN = {
 _CELL, _MARGIN = 96, 6
 
 
-def intervals(told: dict[str, dict[str, list[float]]]) -> plt.Figure:
+def intervals(rows: dict[str, dict]) -> plt.Figure:
     """Each row's mean with its 95 % interval, a panel for each of some figures."""
-    rows = list(told)
     figure, axes = plt.subplots(1, len(_SHOWN), figsize=(17, 0.34 * len(rows) + 1.2), sharey=True)
     for axis, (name, title) in zip(axes, _SHOWN.items(), strict=True):
-        mean, low, high = np.array([told[row][name] for row in rows]).T
+        mean, low, high = np.array([interval_of(report, name) for report in rows.values()]).T
         places = np.arange(len(rows))
         axis.errorbar(mean, places, xerr=[mean - low, high - mean], fmt="o", ms=5, capsize=3, color="#33567f")
         axis.set_title(title, fontsize=10)
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yticks(np.arange(len(rows)), rows)
+    axes[0].set_yticks(np.arange(len(rows)), list(rows))
     axes[0].invert_yaxis()
     figure.tight_layout()
     return figure
 
 
-def contact_sheet(rows: dict[str, torch.Tensor], people: int = 8) -> Image.Image:
+def contact_sheet(rows: dict[str, dict], count: int = 8) -> Image.Image:
     """The reference and the middle frame of each row, a column for each of some people."""
-    photos = photos_of_evaluation(torch.device("cpu"))[:people].permute(0, 2, 3, 1).numpy()
+    count = min(count, *(len(report["video"]) for report in rows.values()))
+    photos = photos_of(people(list(EVALUATION_PEOPLE[:count]))).permute(0, 2, 3, 1).numpy()
     left = 250
     lines = {
         "reference": photos,
         **{name: video[:people, 2].permute(0, 2, 3, 1).numpy() for name, video in rows.items()},
     }
     step = _CELL + _MARGIN
-    sheet = Image.new("RGB", (left + people * step, len(lines) * step + _MARGIN), "white")
+    sheet = Image.new("RGB", (left + count * step, len(lines) * step + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
     for i, (name, pictures) in enumerate(lines.items()):
         top = _MARGIN + i * step
@@ -68,12 +69,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the stages' results")
     parser.add_argument("--to", type=Path, required=True, help="folder of the pictures")
     args = parser.parse_args()
-    folder = args.out / "ablation"
-    intervals(json.loads((folder / "ablation.json").read_text())).savefig(args.to / "ablation.png", dpi=80)
-    files = {name: folder / f"{i:02d}.pt" for i, name in enumerate(ROWS)}
-    rows = {name: torch.load(file)["video"] for name, file in files.items() if file.is_file()}
+    rows = read_rows(args.out / "ablation")
+    intervals(rows).savefig(args.to / "ablation.png", dpi=80)
     contact_sheet(rows).save(args.to / "ablation_frames.jpg", quality=90)
-    print(f"{PROMPTS * SEEDS} videos a person: ablation.png and ablation_frames.jpg in {args.to}")
+    print(f"{len(rows)} rows: ablation.png and ablation_frames.jpg in {args.to}")
 
 
 if __name__ == "__main__":

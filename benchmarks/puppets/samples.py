@@ -2,10 +2,8 @@
 
 # n samples · f latent frames · c channels · h w height and width of the latents · v video tokens · m components
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +23,10 @@ from lavieid_adapters.puppets.world import Clips
 
 GRID = (9, 12, 12)  # of video tokens
 _AT_ONCE = 32
-_PHOTO_SEEDS = 50_000_000  # photos of one person are drawn from other seeds than clips
+# The judges, and what the conditioning sees by, learn from the people from 0 and from 450,000 on, the base and the
+# adapters from others each, and what they see was drawn from other seeds.
+BASE_PEOPLE, ADAPTER_PEOPLE = 200_000, 300_000
+CLIP_SEED, _PHOTO_SEED = 1 << 40, 1 << 41
 
 
 @dataclass
@@ -53,32 +54,33 @@ class Samples:
 
     @classmethod
     def of(cls, vae, face, tokenizer, first: int, count: int) -> "Samples":
-        """Draw a clip and a photo of each of `count` people from seed `first` on."""
+        """Draw a clip and a photo of each of `count` people from seed `first` on.
+
+        Args:
+            vae: On the device of training.
+            face: A `FaceNet`, there too.
+            tokenizer: Of the captions.
+            first, count: Of the people.
+        """
         device = vae.device
         crowd, seeds = cast(range(first, first + count), device), torch.arange(first, first + count, device=device)
         latents, labels, captions = [], [], []
-        for clips, part in encode_clips(vae, crowd, seeds):
+        for clips, part in encode_clips(vae, crowd, seeds + CLIP_SEED):
             latents.append(part)
             labels.append(batched_labels(clips.maps))
             captions += clips.captions
         references = [
-            references_of(face, crowd[i : i + 128], seeds[i : i + 128] + _PHOTO_SEEDS) for i in range(0, count, 128)
+            references_of(face, crowd[i : i + 128], seeds[i : i + 128] + _PHOTO_SEED) for i in range(0, count, 128)
         ]
         images, mask, embedding = (torch.cat(parts) for parts in zip(*references, strict=True))
-        ids = tokenizer(captions, padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")
-        return cls(torch.cat(latents), ids.input_ids.to(device), torch.cat(labels), images, mask, embedding)
+        ids = token_ids(tokenizer, captions).to(device)
+        return cls(torch.cat(latents), ids, torch.cat(labels), images, mask, embedding)
 
-    @classmethod
-    def kept(cls, file: Path, *args) -> "Samples":
-        """Those that a file holds, or those that `of` makes of the arguments, put into the file for the next stage."""
-        begin, vae = time.perf_counter(), args[0]
-        if file.is_file():
-            samples = cls(**torch.load(file, map_location=vae.device))
-        else:
-            samples = cls.of(*args)
-            torch.save({field.name: getattr(samples, field.name) for field in fields(cls)}, file)
-        print(f"{len(samples)} samples in {time.perf_counter() - begin:.1f} s", flush=True)
-        return samples
+
+def token_ids(tokenizer, captions: list[str]) -> Tensor:
+    """Tokens (n, l), int64, as the pipeline makes them."""
+    length = tokenizer.model_max_length
+    return tokenizer(captions, padding="max_length", max_length=length, return_tensors="pt").input_ids
 
 
 @torch.no_grad()

@@ -2,8 +2,9 @@
 
     python benchmarks/puppets/train_adapters.py --out DIR lavieid no-route-loss tam
 
-Each is an entry of VARIANTS and goes into a folder of its name in DIR/adapters; "tam" is trained on what the base with
-the adapters "lavieid" denoises, which must be there. All others have the same steps, batches and samples.
+Each is an entry of VARIANTS and goes into a folder of its name in DIR/adapters. All routers have the same steps,
+batches and samples. "tam" is trained on what the base with the adapters "lavieid" denoises, which must be there,
+"tam-alone" on what the base alone does.
 """
 
 # b batch · m components · p patches · d channels
@@ -17,7 +18,7 @@ import torch
 from compared import UnroutedAttention
 from diffusers import AutoencoderKLCogVideoX, CogVideoXPipeline, CogVideoXTransformer3DModel
 from models import new_encoder, new_router, new_scheduler, new_tam, new_tokenizer
-from samples import Samples
+from samples import ADAPTER_PEOPLE, Samples, token_ids
 from timed import train
 from torch import Tensor
 from transformers import T5EncoderModel
@@ -37,6 +38,7 @@ VARIANTS = {
     "middle": ({"block_idx": 3}, {}),
     "last": ({"block_idx": -1}, {}),
     "tam": ({"stage": "tam"}, {}),
+    "tam-alone": ({"stage": "tam"}, {}),
 }
 _NULL_PROMPT = 0.1
 
@@ -69,20 +71,25 @@ class Step(TrainingStep):
             return self.encoder(join_embeds(id_embedding, embeds), maps).float(), mask
 
 
+def load_transformer(out: Path, device: torch.device, dtype: torch.dtype) -> CogVideoXTransformer3DModel:
+    """The trained transformer of a folder of results, frozen."""
+    transformer = CogVideoXTransformer3DModel.from_pretrained(out / "base/transformer", dtype=dtype)
+    return transformer.to(device).eval().requires_grad_(False)
+
+
 def load_base(out: Path, device: torch.device, dtype: torch.dtype) -> CogVideoXPipeline:
     """The pipeline that the stages before have left in a folder."""
     parts = {
         "vae": AutoencoderKLCogVideoX.from_pretrained(out / "vae", dtype=dtype),
         "text_encoder": T5EncoderModel.from_pretrained(out / "base/text_encoder", dtype=dtype),
-        "transformer": CogVideoXTransformer3DModel.from_pretrained(out / "base/transformer", dtype=dtype),
     }
     parts = {name: model.to(device).eval().requires_grad_(False) for name, model in parts.items()}
+    parts["transformer"] = load_transformer(out, device, dtype)
     return CogVideoXPipeline(tokenizer=new_tokenizer(), scheduler=new_scheduler(), **parts)
 
 
 def new_adapters(name: str, router: dict) -> dict:
-    """Untrained adapters of a variant."""
-    torch.manual_seed(0)
+    """Untrained router and encoder of a variant."""
     cls = UnroutedAttention if name == "unrouted" else LocalRouter
     return {"router": new_router(cls, **router), "encoder": new_encoder()}
 
@@ -92,7 +99,6 @@ def main() -> None:
     parser.add_argument("variants", nargs="+", choices=VARIANTS)
     parser.add_argument("--out", type=Path, required=True, help="folder of the stages' results")
     parser.add_argument("--samples", type=int, default=12_000)
-    parser.add_argument("--first", type=int, default=0, help="the first person, a multiple of the samples")
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--tam-steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=96)
@@ -103,14 +109,11 @@ def main() -> None:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     pipe = load_base(args.out, device, dtype)
     face = FaceNet.from_pretrained(args.out / "face", dtype=torch.float32).to(device).eval()
-    file = args.out / f"samples-{args.first // args.samples}.pt"
-    samples = Samples.kept(file, pipe.vae, face, pipe.tokenizer, args.first, args.samples)
+    samples = Samples.of(pipe.vae, face, pipe.tokenizer, ADAPTER_PEOPLE, args.samples)
     vision = VisionModel(args.out / "vision", 2, dtype=torch.float32)
     vision.place(device, False)
     features = Features(vision, samples, dtype)
-    null = pipe.tokenizer(
-        "", padding="max_length", max_length=samples.prompts.shape[1], return_tensors="pt"
-    ).input_ids.to(device)
+    null = token_ids(pipe.tokenizer, [""]).to(device)
     hosts: dict[int, CogVideoXTransformer3DModel] = {}
     for name in args.variants:
         begin = time.perf_counter()
@@ -118,22 +121,20 @@ def main() -> None:
         block = settings.get("block_idx", 0)
         fresh = block not in hosts
         if fresh:
-            hosts[block] = load_base(args.out, device, dtype).transformer
+            hosts[block] = load_transformer(args.out, device, dtype)
         pipe.transformer = hosts[block]
         config = TrainingConfig(
             base="puppets", shards="none", output="none", dtype=str(dtype).removeprefix("torch."), checkpointing=0,
             tracker=None, compile=fresh, **settings,
         )  # fmt: skip
+        torch.manual_seed(0)
+        adapters = {"tam": new_tam()} if config.stage == "tam" else new_adapters(name, router)
+        trained = torch.nn.ModuleDict(adapters)
         if name == "tam":
-            torch.manual_seed(0)
-            adapters = {
+            adapters |= {
                 "router": LocalRouter.from_pretrained(args.out / "adapters/lavieid/router"),
                 "encoder": LocalFacialEncoder.from_pretrained(args.out / "adapters/lavieid/encoder"),
             }
-            trained = adapters["tam"] = new_tam()
-        else:
-            adapters = new_adapters(name, router)
-            trained = torch.nn.ModuleDict(adapters)
         for adapter in adapters.values():
             adapter.to(device).train().requires_grad_(False)
         trained.requires_grad_(True)
@@ -161,18 +162,22 @@ def main() -> None:
                 kept.setdefault("accuracy", []).append(losses["correct"] / losses["labelled"].clamp(min=1))
             return losses["loss"]
 
-        count = args.tam_steps if name == "tam" else args.steps
+        count = args.tam_steps if config.stage == "tam" else args.steps
         _, seconds = train(name, trained.parameters(), loss_of, None, args.learning_rate, steps=count)
         report = {
-            "steps": count, "batch": args.batch, "seconds_per_step": seconds,
-            "seconds": time.perf_counter() - begin, "parameters": sum(p.numel() for p in trained.parameters()),
+            "steps": count,
+            "batch": args.batch,
+            "samples": args.samples,
+            "learning_rate": args.learning_rate,
+            "seconds_per_step": seconds,
+            "seconds": time.perf_counter() - begin,
+            "parameters": sum(p.numel() for p in trained.parameters()),
             "first": {part: torch.stack(values[:50]).mean().item() for part, values in kept.items()},
             "last": {part: torch.stack(values[-200:]).mean().item() for part, values in kept.items()},
-        }  # fmt: skip
+        }
         folder = args.out / "adapters" / name
-        for part, adapter in adapters.items():
-            if name == "tam" or part != "tam":
-                adapter.float().eval().save_pretrained(folder / part)
+        for part, adapter in trained.items():
+            adapter.half().eval().save_pretrained(folder / part)  # as they are shipped
         (folder / "report.json").write_text(json.dumps(report, indent=1))
         print(name, json.dumps(report), flush=True)
         if step.handle is not None:

@@ -17,7 +17,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXPipeline, CogVideoXTransformer3DModel
 from models import new_scheduler, new_text_encoder, new_tokenizer, new_transformer
 from PIL import Image
-from samples import Samples
+from samples import BASE_PEOPLE, CLIP_SEED, encode_clips, token_ids
 from timed import train
 from torch import Tensor
 from transformers import T5EncoderModel
@@ -25,7 +25,7 @@ from transformers import T5EncoderModel
 from lavieid_adapters import diffusion_loss
 from lavieid_adapters.noising import add_noise, draw_timesteps
 from lavieid_adapters.puppets.grammar import EXPRESSIONS, MOTIONS, SCENES, caption
-from lavieid_adapters.puppets.sight import FaceNet
+from lavieid_adapters.puppets.person import people
 from lavieid_adapters.puppets.world import SIZE
 
 _NULL_PROMPT = 0.1
@@ -55,11 +55,12 @@ def main() -> None:
     vae = vae.to(device).eval()
     tokenizer, scheduler = new_tokenizer(), new_scheduler()
     count = 4 if args.tiny else args.clips
-    face = FaceNet.from_pretrained(args.out / "face", dtype=torch.float32).to(device).eval()
-    # The adapters' stage needs photos of the same people.
-    samples = Samples.kept(args.out / f"samples-{rank}.pt", vae, face, tokenizer, rank * count, count)
-    latents, ids = samples.latents, samples.prompts
-    null = tokenizer("", padding="max_length", max_length=ids.shape[1], return_tensors="pt").input_ids.to(device)
+    seeds = torch.arange(count, device=device) + BASE_PEOPLE + rank * count
+    drawn = [(part, clips.captions) for clips, part in encode_clips(vae, people(seeds, device), seeds + CLIP_SEED)]
+    latents = torch.cat([part for part, _ in drawn])
+    ids = token_ids(tokenizer, [text for _, captions in drawn for text in captions]).to(device)
+    null = token_ids(tokenizer, [""]).to(device)
+    accelerator.print(f"base: {count} clips a process in {time.perf_counter() - begin:.1f} s", flush=True)
 
     with torch.random.fork_rng(devices=[device] if cuda else []):
         torch.manual_seed(0)  # the same weights in all processes

@@ -97,3 +97,17 @@ def test_all_stages_run_from_nothing_to_the_package_s_weights(scripts, tmp_path)
     stage("train_adapters", *few, "lavieid", "unrouted", "tam")
     stage("assemble", "--to", str(tmp_path / "weights"))
     assert (tmp_path / "weights" / "lavieid" / "tam" / "config.json").is_file()
+    rows = ["router", "unrouted", "LaVieID", "router, eqs. 2 and 3 as printed"]
+    stage("ablation", "--people", "1", "--steps", "1", "--batch", "8", "--device", "cpu", "--rows", *rows)
+    stage("plot", "--to", str(tmp_path))
+    assert (tmp_path / "ablation.png").stat().st_size > 10_000
+
+
+def test_a_paired_ratio_has_no_interval_where_rows_are_in_proportion():
+    from tables import paired
+
+    second = torch.rand(12, generator=torch.Generator().manual_seed(0)) + 0.5
+    difference, ratio = paired(1.5 * second, second, torch.arange(12) // 3)
+    assert difference.low < difference.mean < difference.high
+    assert ratio == pytest.approx((1.5, 1.5, 1.5))
+    assert difference.mean == pytest.approx(0.5 * second.mean().item(), rel=1e-5)

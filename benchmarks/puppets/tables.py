@@ -1,0 +1,104 @@
+"""What the ablation found, as Markdown: each row with its intervals, and the comparisons that the paper makes."""
+
+# n videos
+
+import torch
+from torch import Tensor
+
+from lavieid_adapters.metrics import Interval, bootstrap_interval, frechet_distance
+
+REAL = "real clips through the VAE"
+# A row over another, of a figure; and by how much it should be larger, or be times as large.
+COMPARISONS = (
+    ("FaceSim", "LaVieID", "unrouted"),
+    ("FaceSim", "router", "unrouted"),
+    ("FaceSim", "router", "TAM"),
+    ("FaceSim", "LaVieID", "router"),
+    ("FaceSim", "router", "router without L_route"),
+    ("FaceSim", "router with a background route", "router"),
+    ("FaceSim", "router after the middle block", "router"),
+    ("FaceSim", "router after the last block", "router"),
+    ("background", "TAM", "base"),
+    ("background", "LaVieID", "router"),
+    ("second difference", "TAM", "base"),
+    ("second difference", "LaVieID", "router"),
+    ("motion", "LaVieID", "base"),
+    ("scene", "LaVieID", "base"),
+)
+
+
+def tables(rows: dict[str, dict]) -> str:
+    """Means with 95 % intervals over people, and paired comparisons of rows.
+
+    Args:
+        rows: What was judged of each, as `ablation.py` keeps it.
+    """
+    figures = next(iter(rows.values()))["figures"]
+    parts = [[f for f in figures if not f.endswith(("error", "seen"))], [f for f in figures if f.endswith("error")]]
+    parts.append([f for f in figures if f.endswith("seen")])
+    text = [table(rows, names, distance=i == 0) for i, names in enumerate(parts)]
+    lines = ["| | difference | ratio |", "| --- | --- | --- |"]
+    for figure, first, second in COMPARISONS:
+        if first in rows and second in rows:
+            pair = (rows[name]["figures"][figure] for name in (first, second))
+            difference, ratio = paired(*pair, person_of(rows[first]))
+            lines.append(f"| {figure}: {first}, beside {second} | {shown(difference)} | {shown(ratio)} |")
+    return "\n\n".join([*text, "\n".join(lines)])
+
+
+def table(rows: dict[str, dict], names: list[str], distance: bool) -> str:
+    """Some figures of all rows; with `distance`, the Fréchet distance to the real clips as well, which has no interval
+    and is the more above 0 the fewer videos there are."""
+    heads = [*names, *(["Fréchet"] if distance else [])]
+    lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
+    for row, report in rows.items():
+        cells = [interval_of(report, name) for name in names]
+        cells = [f"{i.mean:.3f} ± {(i.high - i.low) / 2:.3f}" for i in cells]
+        if distance:
+            cells.append(frechet(report, rows.get(REAL)))
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def interval_of(report: dict, name: str) -> Interval:
+    """The mean of a figure with its interval, of the videos that have it; NaN if none has."""
+    values = report["figures"][name].double()
+    seen = values.isfinite()
+    if not seen.any():
+        return Interval(*[float("nan")] * 3)
+    return bootstrap_interval(values[seen], person_of(report)[seen])
+
+
+def person_of(report: dict) -> Tensor:
+    """Whom each video of a row shows: (n,)."""
+    videos, people = len(report["features"]), report["settings"]["people"]
+    return torch.arange(videos) // (videos // people)
+
+
+def paired(first: Tensor, second: Tensor, person: Tensor, samples: int = 2000) -> tuple[Interval, Interval]:
+    """The difference and the ratio of two rows' means, with 95 % intervals: the same people are drawn for both.
+
+    Args:
+        first, second: Of the same videos in two rows, (n,).
+        person: (n,).
+        samples: How often people are drawn.
+    """
+    groups = int(person.max()) + 1
+    means = torch.stack([torch.zeros(groups).double().index_add_(0, person, v.double()) for v in (first, second)])
+    drawn = torch.randint(groups, (samples, groups), generator=torch.Generator().manual_seed(0))
+    above, below = means[:, drawn].sum(2)
+    bounds = torch.tensor([0.025, 0.975]).double()
+    count = len(person)
+    whole = means.sum(1) / count
+    difference = Interval((whole[0] - whole[1]).item(), *((above - below) / count).quantile(bounds).tolist())
+    return difference, Interval((whole[0] / whole[1]).item(), *(above / below).quantile(bounds).tolist())
+
+
+def shown(interval: Interval) -> str:
+    return f"{interval.mean:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def frechet(report: dict, real: dict | None) -> str:
+    if real is None or report is real or report["features"].shape[0] <= report["features"].shape[1]:
+        return ""
+    return f"{frechet_distance(report['features'], real['features']):.1f}"
