@@ -1,7 +1,7 @@
 """The command that shows what the adapters do, without a download."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .puppets.grammar import EXPRESSIONS, MOTIONS, SCENES, caption
@@ -15,7 +15,7 @@ of the prompt: without LaVieID, and with it. On two CPU cores in less than a min
   lavieid demo
   lavieid demo --identity 5 --prompt "{caption(3, 7, 0)}"
   lavieid demo --mix eyes=7 hair=12
-  lavieid demo --component hair=0
+  lavieid demo --component hair=0 skin=0.5
 
 A prompt says where somebody is, what happens and, if you like, with which face, such as
   {caption(0, 0, 1)}
@@ -38,8 +38,8 @@ def demo(args: argparse.Namespace) -> str:
         args.out,
         args.prompt,
         identity=args.identity,
-        mix=dict(args.mix),
-        component_scales=dict(args.component),
+        mix=_by_name("--mix", args.mix),
+        component_scales=_by_name("--component", args.component),
         tam=not args.no_tam,
         seed=args.seed,
         steps=args.steps,
@@ -60,15 +60,22 @@ def add_demo_command(commands: argparse._SubParsersAction) -> None:
         "--identity", type=int, default=0, metavar="N", help="who: 0 to 99,999, all unseen in training (%(default)s)"
     )
     command.add_argument(
-        "--mix", type=_setting(int), nargs="+", default=[], metavar="NAME=N", help="components that others lend"
+        "--mix",
+        type=_setting(int),
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=N",
+        help="components that others lend, such as eyes=7",
     )
     command.add_argument(
         "--component",
         type=_setting(float),
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=STRENGTH",
-        help="strength of a component, such as hair=0; more than once for several",
+        help="strengths of components; at 0, such as hair=0, one is left to the base",
     )
     command.add_argument("--no-tam", action="store_true", help="the router alone")
     command.add_argument("--seed", type=int, default=0, help="of the noise and the photos (%(default)s)")
@@ -76,6 +83,20 @@ def add_demo_command(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--guidance", type=float, default=4.0, help="scale of guidance (%(default)s)")
     command.add_argument("--out", type=Path, default=Path("outputs/demo"), metavar="DIR", help="(%(default)s)")
     command.set_defaults(run=demo)
+
+
+def _by_name(option: str, settings: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Settings by their names.
+
+    Raises:
+        ValueError: If there are two of one name.
+    """
+    named = {}
+    for name, value in settings:
+        if name in named:
+            raise ValueError(f"{option} sets '{name}' twice, to {named[name]:g} and to {value:g}: say it once.")
+        named[name] = value
+    return named
 
 
 def _setting(kind: type) -> Callable[[str], tuple[str, float]]:

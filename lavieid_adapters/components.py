@@ -104,6 +104,20 @@ def warp_picture(
     return _warped(picture, matrix, size, Image.Resampling.BILINEAR, fillcolor=fill)
 
 
+def whole_picture(picture: np.ndarray, side: int, fill: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A whole picture (h, w, 3), uint8, shrunk or enlarged, in the middle of a square (side, side, 3) of the colour
+    `fill`, and the matrix (2, 3) that brings it there."""
+    height, width = picture.shape[:2]
+    scale = side / max(height, width)
+    size = round(width * scale), round(height * scale)
+    corner = [(side - length) // 2 for length in size]
+    square = Image.new("RGB", (side, side), fill)
+    square.paste(Image.fromarray(picture).resize(size), tuple(corner))
+    # Pixel i of n covers i to i + 1, and its middle is where matrices count from.
+    matrix = [[scale, 0, corner[0] + (scale - 1) / 2], [0, scale, corner[1] + (scale - 1) / 2]]
+    return np.asarray(square), np.array(matrix)
+
+
 def _warped(pixels: np.ndarray, matrix: np.ndarray, size: tuple[int, int], *how, **more) -> np.ndarray:
     matrix = _inverse(matrix)  # Pillow asks where each pixel of the result comes from
     # Our matrices count from the middle of a pixel, Pillow's from its corner.

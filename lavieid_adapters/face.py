@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .components import component_images, component_mask, hidden_components, read_component_map, warp_map
+from .components import component_images, component_mask, hidden_components, read_component_map, warp_map, whole_picture
 from .encoder import CLIP, PUPPETS, LocalFacialEncoder
 from .face_models import BiSeNet, FaceAligner, InsightFace, RetinaFace
 from .features import DetectedFace, FaceFeatures, component_features
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 ALIGNED_SIZE = 512
 _GREY = (135, 133, 132)  # beside the photo, as in facexlib's alignment
-_PLACES = ("model_pack", "vision_model", "weights_dir", "cache_dir", "revision", "token", "local_files_only")
 
 
 class FaceProcessor:
@@ -95,6 +94,9 @@ class FaceProcessor:
 
         Returns:
             The processor.
+
+        Raises:
+            ValueError: If `vision_model` is "puppets", the drawn world's, which is no Hub repo.
         """
         insightface, weights_dir = InsightFace(model_pack, cache_dir), weights_dir or cache_dir
         hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
@@ -114,13 +116,12 @@ class FaceProcessor:
         """
         c = encoder.config
         wanted = {"vision_model": c.vision_model, "num_scales": c.num_scales, "grayscale": c.grayscale, **kwargs}
-        if wanted["vision_model"] != PUPPETS:
+        if {c.vision_model, wanted["vision_model"]} != {PUPPETS}:
             return cls.from_pretrained(**wanted)
-        from .puppets.reading import reading_parts
+        from .puppets.reading import processor_arguments
 
-        parts = {name: value for name, value in wanted.items() if name not in _PLACES}
-        device, scales, dtype = parts.pop("device", "cpu"), parts.pop("num_scales"), parts.pop("dtype", None)
-        return cls(**{**reading_parts(num_scales=scales, dtype=dtype), **parts}).to(device)
+        device = wanted.pop("device", "cpu")
+        return cls(**processor_arguments(**wanted)).to(device)
 
     @property
     def parts(self) -> list:
@@ -187,7 +188,7 @@ class FaceProcessor:
         index = self._choose(faces, face_index, on_no_face, photo)
         face = None if index is None else faces[index]
         if face is None:
-            aligned, matrix = _whole(pixels)
+            aligned, matrix = whole_picture(pixels, ALIGNED_SIZE, _GREY)
         else:
             aligned, matrix = self.aligner.align(pixels, face.landmarks)
         with ThreadPoolExecutor(1) as pool:
@@ -291,19 +292,6 @@ class FaceProcessor:
         if self.vision is None:
             return None, None
         return component_features(self.vision, images, component_mask(hidden))
-
-
-def _whole(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The whole image, shrunk or enlarged, in the middle of the aligned face, and the matrix that brings it there."""
-    height, width = pixels.shape[:2]
-    scale = ALIGNED_SIZE / max(height, width)
-    size = round(width * scale), round(height * scale)
-    corner = [(ALIGNED_SIZE - side) // 2 for side in size]
-    aligned = Image.new("RGB", (ALIGNED_SIZE, ALIGNED_SIZE), _GREY)
-    aligned.paste(Image.fromarray(pixels).resize(size), tuple(corner))
-    # Pixel i of n covers i to i + 1, and its middle is where matrices count from.
-    matrix = [[scale, 0, corner[0] + (scale - 1) / 2], [0, scale, corner[1] + (scale - 1) / 2]]
-    return np.asarray(aligned), np.array(matrix)
 
 
 def _box(box: np.ndarray) -> str:

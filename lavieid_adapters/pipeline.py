@@ -70,19 +70,18 @@ def attach_lavieid(
     host = find_host(pipe.transformer)
     dtype = activation_dtype(pipe.transformer)
     metadata = Metadata(base_model=_name(pipe), block_idx=block_idx or 0)
-    own = _own_adapters(pipe) if adapters is None else None
-    fresh = adapters is None and own is None
+    base = metadata.base_model  # with which a folder's card is compared
+    if adapters is None and (adapters := _own_adapters(pipe)) is not None:
+        base = None  # a base's own adapters know it by the name that it had in their training
+    fresh = adapters is None
     if fresh:
         with torch.device(pipe._execution_device):
             channels = {"latent_channels": pipe.vae.config.latent_channels}
             adapters = {name: fresh_adapter(name, pipe, **(channels if name == "tam" else {})) for name in ADAPTERS}
         adapters = {name: adapter.to(dtype).eval() for name, adapter in adapters.items()}
-    elif own is not None:
-        adapters, saved = load_folder(own, torch_dtype=dtype)
-        metadata = saved.checked_against(None, block_idx)
     elif isinstance(adapters, str | os.PathLike):
         adapters, saved = load_folder(adapters, torch_dtype=dtype, **kwargs)
-        metadata = saved.checked_against(metadata.base_model, block_idx)
+        metadata = saved.checked_against(base, block_idx)
     adapters = by_name(adapters)
 
     tam = adapters.get("tam")
@@ -138,8 +137,8 @@ def fresh_adapter(name: str, pipe, **sizes) -> Adapter:
 
 def _own_adapters(pipe) -> Path | None:
     """The adapters in the local folder that the pipeline was loaded from, if it brings some."""
-    folder = Path(pipe.config.get("_name_or_path") or "", _OWN)
-    return folder if pipe.config.get("_name_or_path") and folder.is_dir() else None
+    folder = pipe.config.get("_name_or_path")
+    return Path(folder, _OWN) if folder and Path(folder, _OWN).is_dir() else None
 
 
 def _name(pipe) -> str | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModelWithProjection
 
 from .checkpoint import fetch
+from .encoder import PUPPETS
 from .extras import require
 from .lazy import LazyModel, files_fingerprint
 
@@ -27,10 +28,18 @@ class VisionModel(LazyModel):
         num_scales: Number of feature maps, evenly spaced over the depth: after 4, 8, 12, 16 and 20 blocks of 24.
         dtype: In which it computes; None is bfloat16 on a GPU and float32 elsewhere.
         kwargs: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`.
+
+    Raises:
+        ValueError: If the name is "puppets", the drawn world's, which is no Hub repo.
     """
 
     def __init__(self, name: str | os.PathLike, num_scales: int = 5, dtype: torch.dtype | None = None, **kwargs):
         super().__init__()
+        if name == PUPPETS:
+            raise ValueError(
+                f"'{PUPPETS}' is the vision model of the drawn world and no Hub repo: FaceProcessor.for_encoder takes "
+                "it for an encoder that was trained there; for another, give a repo or a folder."
+            )
         self.name, self.num_scales, self.dtype = os.fspath(name), num_scales, dtype
         self._kwargs = kwargs
         self._config = self._processor = None

@@ -48,10 +48,8 @@ def contact_sheet(rows: dict[str, dict], count: int = 8) -> Image.Image:
     count = min(count, *(len(report["video"]) for report in rows.values()))
     photos = photos_of(people(list(EVALUATION_PEOPLE[:count]))).permute(0, 2, 3, 1).numpy()
     left = 250
-    lines = {
-        "reference": photos,
-        **{name: video[:people, 2].permute(0, 2, 3, 1).numpy() for name, video in rows.items()},
-    }
+    middle = {name: report["video"][:count, 2].permute(0, 2, 3, 1).numpy() for name, report in rows.items()}
+    lines = {"reference": photos, **middle}
     step = _CELL + _MARGIN
     sheet = Image.new("RGB", (left + count * step, len(lines) * step + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)

@@ -35,7 +35,8 @@ def load_pipeline(
     Args:
         device: Where it works.
         dtype: In which it computes; the weights are kept in float16.
-        folder: Another folder of weights than the package's.
+        folder: Another folder of weights than the package's. Whatever it is, photos are read by the package's networks,
+            `face/` and `vision/`.
 
     Returns:
         The pipeline. Its prompts are those of `caption`.

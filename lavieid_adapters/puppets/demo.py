@@ -32,7 +32,6 @@ def run_demo(
     seed: int = 0,
     steps: int = 20,
     guidance: float = 4.0,
-    folder: str | os.PathLike | None = None,
 ) -> str:
     """Generate one video without and with LaVieID, and write both beside the reference and the route map.
 
@@ -46,7 +45,6 @@ def run_demo(
         seed: Of the noise and the photos.
         steps: Denoising steps.
         guidance: Guidance scale.
-        folder: Another folder of weights than the package's.
 
     Returns:
         What was written, and what to look at.
@@ -58,12 +56,12 @@ def run_demo(
     mix, component_scales, out = dict(mix or {}), dict(component_scales or {}), Path(out)
     _check(identity, mix, component_scales, steps)
     prompt_ids(prompt)
-    pipe = load_pipeline(folder=folder)
+    pipe = load_pipeline()
     numbers = [identity, *mix.values()]
     drawn = draw_photos(people([TEST_PEOPLE[number] for number in numbers]), [seed + i for i in range(len(numbers))])
     photos = drawn.images.permute(0, 2, 3, 1).numpy()
 
-    lavieid = attach_lavieid(pipe, Path(folder, "lavieid") if folder else None)
+    lavieid = attach_lavieid(pipe)
     identities = [lavieid.encode(photo) for photo in photos]
     lavieid.set_identity(Identity.mix(identities[0], **dict(zip(mix, identities[1:], strict=True))))
     lavieid.component_scales = component_scales
@@ -95,7 +93,7 @@ def run_demo(
     ]
     files = _write(out, reference, panels, prompt)
     whose = "".join(f", with the {name} of person {number}" for name, number in mix.items())
-    free = "".join(f", and {name} as the prompt has it" for name, scale in component_scales.items() if scale == 0)
+    free = "".join(f", and whatever {name} the base gives" for name, scale in component_scales.items() if scale == 0)
     return (
         f"{files}\nWhat to look at: the third picture has the person of the first{whose}{free}, doing what the prompt "
         "says; the second is what the same prompt and noise give without the photo; the fourth shows which component "

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from ..components import NUM_CLASSES
 from ..identity import FACIAL_COMPONENTS
-from .analyst import Analysis, Analyst
+from .analyst import Analyst
+from .base import weights_folder
 from .blocks import to_network
 from .motion_reader import MotionReader
 from .person import PARAMETERS, People
 from .recognizer import Recognizer
-
-__all__ = ["Analysis", "Analyst", "Judges", "MotionReader", "Recognizer", "Verdict", "has_face", "shares"]
 
 FOLDERS = {"recognizer": Recognizer, "analyst": Analyst, "motion": MotionReader}
 
@@ -104,14 +103,18 @@ class Judges:
             )
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike) -> "Judges":
-        """Load from a folder with `recognizer/`, `analyst/` and `motion/`.
+    def from_pretrained(cls, folder: str | os.PathLike | None = None) -> "Judges":
+        """Load the judges that were trained in the drawn world.
+
+        Args:
+            folder: One with `recognizer/`, `analyst/` and `motion/`, other than the package's.
 
         Raises:
-            FileNotFoundError: If one of them is missing.
+            FileNotFoundError: If one of the three is missing, or the package's weights are.
             ValueError: If they were trained in another drawn world.
         """
-        missing = [name for name in FOLDERS if not Path(folder, name, "config.json").is_file()]
+        folder = weights_folder() / "judges" if folder is None else Path(folder)
+        missing = [name for name in FOLDERS if not (folder / name / "config.json").is_file()]
         if missing:
             raise FileNotFoundError(
                 f"'{folder}' has no {' and no '.join(missing)}: give the folder that benchmarks/puppets/train_sight.py "
@@ -119,8 +122,7 @@ class Judges:
             )
         # The files may hold half precision.
         models = {
-            name: model.from_pretrained(Path(folder, name), torch_dtype=torch.float32)
-            for name, model in FOLDERS.items()
+            name: model.from_pretrained(folder / name, torch_dtype=torch.float32) for name, model in FOLDERS.items()
         }
         return cls(**models)
 

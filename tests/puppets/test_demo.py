@@ -53,6 +53,8 @@ def test_the_contact_sheet_has_a_row_a_panel():
         (["--mix", "eyes=-1"], "There is no person -1"),
         (["--mix", "ears=4"], "'ears' is no component: say one of eyebrows, eyes"),
         (["--component", "ears=0"], "'ears' is no component"),
+        (["--mix", "eyes=7", "--mix", "hair=5", "eyes=4"], "--mix sets 'eyes' twice, to 7 and to 4: say it once"),
+        (["--component", "hair=0", "hair=0.5"], "--component sets 'hair' twice, to 0 and to 0.5"),
         (["--steps", "0"], "0 denoising steps are too few"),
         ([], "The drawn world's weights are missing"),
     ],
@@ -64,6 +66,18 @@ def test_what_cannot_be_shown_is_one_line_and_status_1(argv, message, tmp_path, 
     out, error = capsys.readouterr()
     assert out == "" and error.startswith("lavieid: ") and message in error and len(error.splitlines()) == 1
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--mix", "--component"])
+def test_several_settings_are_given_at_once_or_one_by_one(option, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(base, "WEIGHTS", tmp_path / "weights")
+    for argv in (
+        [option, "hair=3", "ears=4"],
+        [option, "hair=3", option, "ears=4"],
+        [option, "ears=4", option, "hair=3"],
+    ):
+        assert cli.main(["demo", *argv]) == 1
+        assert "'ears' is no component" in capsys.readouterr().err  # each is looked at
 
 
 @pytest.mark.parametrize("argv", [["--mix", "eyes"], ["--mix", "eyes=two"], ["--component", "hair"], ["--seed", "x"]])
@@ -102,7 +116,11 @@ def test_the_demo_writes_a_video_a_moving_picture_and_a_sheet(trained, tmp_path,
     ]
     assert cli.main(["demo", *argv, "--out", str(tmp_path)]) == 0
     out, error = capsys.readouterr()
-    assert out.startswith(f"{tmp_path}: demo.mp4, demo.") and "with the eyes of person 7" in out and "mouth as" in out
+    assert (
+        out.startswith(f"{tmp_path}: demo.mp4, demo.")
+        and "with the eyes of person 7" in out
+        and "whatever mouth the base gives" in out
+    )
     assert "without LaVieID: 100%" in error and "   with LaVieID: 100%" in error
     with av.open(str(tmp_path / "demo.mp4")) as video:
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]

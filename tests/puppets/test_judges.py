@@ -7,6 +7,7 @@ import torch
 from diffusers import ModelMixin
 
 from lavieid_adapters.identity import FACIAL_COMPONENTS
+from lavieid_adapters.puppets import base
 from lavieid_adapters.puppets.analyst import Analyst, background_region
 from lavieid_adapters.puppets.judges import Judges, has_face, shares
 from lavieid_adapters.puppets.motion_reader import MotionReader
@@ -179,6 +180,17 @@ def test_another_world_than_that_of_the_training_is_refused(folder, tmp_path):
 def test_missing_folders_are_named(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="has no recognizer and no analyst and no motion"):
         Judges.from_pretrained(tmp_path)
+
+
+def test_the_packages_judges_are_the_default(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "WEIGHTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="The drawn world's weights are missing"):
+        Judges.from_pretrained()
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="judges' has no recognizer and no analyst and no motion"):
+        Judges.from_pretrained()
+    (tmp_path / "judges").symlink_to(folder, target_is_directory=True)
+    assert isinstance(Judges.from_pretrained(), Judges)
 
 
 @pytest.mark.parametrize(

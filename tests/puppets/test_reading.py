@@ -1,11 +1,13 @@
 """Reading photos of drawn people: landmarks, alignment, and the parts of a face processor."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tiny
 import tiny_puppets
 
-from lavieid_adapters import DetectedFace, FaceProcessor
+from lavieid_adapters import DetectedFace, FaceProcessor, cli
 from lavieid_adapters.encoder import PUPPETS
 from lavieid_adapters.puppets import TEST_PEOPLE, base, draw_photos, people
 from lavieid_adapters.puppets.alignment import TEMPLATE, Aligner, alignment
@@ -44,7 +46,7 @@ def test_landmarks_in_one_point_are_refused():
 def test_the_map_tells_the_landmarks_glasses_or_not(photos):
     found = np.stack([face_landmarks(m) for m in photos.maps.numpy()]) + 0.5
     off = np.abs(found - photos.landmarks.numpy())
-    assert off.mean() < 1 and off.max() < 8
+    assert off.mean() < 1 and np.quantile(off, 0.95) < 3 and off.max() < 8
 
 
 def test_a_map_without_eyes_has_no_landmarks(photos):
@@ -73,7 +75,7 @@ def test_a_map_of_another_size_is_refused(photos):
 
 def test_components_that_are_known_are_those_that_the_processor_finds(photos, encoder, tmp_path, monkeypatch):
     tiny_puppets.save_base(tmp_path)
-    tiny_puppets.save_vision(tmp_path)
+    tiny_puppets.save_reading(tmp_path)
     monkeypatch.setattr(base, "WEIGHTS", tmp_path)
 
     class Known:
@@ -96,10 +98,31 @@ def test_the_encoder_names_the_parts_and_where_they_are_not_is_said(encoder, tmp
     with pytest.raises(FileNotFoundError, match="The drawn world's weights are missing"):
         FaceProcessor.for_encoder(encoder)
     tiny_puppets.save_base(tmp_path / "weights")
+    with pytest.raises(FileNotFoundError, match="has no face/ and no vision/, by which photos"):
+        FaceProcessor.for_encoder(encoder)
+    tiny_puppets.save_reading(tmp_path / "weights")
     face = FaceProcessor.for_encoder(encoder, cache_dir="nowhere", min_face=50)
     assert [type(part) for part in face.parts] == [DrawnFaces, Aligner, type(face.vision)]
     assert (face.vision.num_scales, face.min_face) == (2, 50)
     assert reading_parts(tmp_path / "weights", num_scales=1)["vision"].num_scales == 1
+    shutil.rmtree(tmp_path / "weights" / "vision")
+    with pytest.raises(FileNotFoundError, match="has no vision/, by"):
+        reading_parts(tmp_path / "weights")
+
+
+def test_the_drawn_worlds_vision_model_is_no_hub_repo():
+    with pytest.raises(ValueError, match="vision model of the drawn world and no Hub repo"):
+        FaceProcessor.from_pretrained(vision_model=PUPPETS)
+    with pytest.raises(ValueError, match="for an encoder that was trained there"):
+        FaceProcessor.for_encoder(tiny.encoder(), vision_model=PUPPETS)
+
+
+def test_the_command_refuses_it_for_adapters_of_another_world(tmp_path, capsys):
+    tiny.encoder().save_pretrained(tmp_path / "encoder")
+    argv = ["identity", "photo.png", "-o", str(tmp_path / "me.safetensors"), "--adapters", str(tmp_path)]
+    assert cli.main([*argv, "--vision-model", PUPPETS]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("lavieid: 'puppets' is the vision model") and len(error.splitlines()) == 1
 
 
 def test_blobs_are_told_apart():

@@ -11,7 +11,7 @@ from transformers import CLIPVisionModelWithProjection, T5Config, T5EncoderModel
 from lavieid_adapters.encoder import PUPPETS
 from lavieid_adapters.folder import Metadata, save_folder
 from lavieid_adapters.puppets.grammar import WORDS
-from lavieid_adapters.puppets.sight import vision_config
+from lavieid_adapters.puppets.sight import FaceNet, vision_config
 from lavieid_adapters.puppets.words import WordTokenizer
 
 LENGTH = 24  # tokens of a prompt
@@ -45,8 +45,9 @@ def save_base(folder: Path) -> None:
     save_folder({"router": tiny.router(), "encoder": encoder, "tam": tiny.tam()}, folder / "lavieid", Metadata("base"))
 
 
-def save_vision(folder: Path) -> None:
-    """A vision model of the drawn world's sizes."""
+def save_reading(folder: Path) -> None:
+    """What photos are read by, of the drawn world's sizes."""
+    FaceNet().half().save_pretrained(folder / "face")
     CLIPVisionModelWithProjection(vision_config()).half().save_pretrained(folder / "vision")
     processor = {"image_processor_type": "CLIPImageProcessor", "crop_size": 48, "size": {"shortest_edge": 48}}
     (folder / "vision" / "preprocessor_config.json").write_text(json.dumps(processor))
