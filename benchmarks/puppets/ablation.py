@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from compared import LiteralRouter, UnroutedAttention
+from pixels import from_vae
 from samples import encode_clips
 from tables import tables
 from train_adapters import VARIANTS, load_base
@@ -124,11 +125,8 @@ def sample(pipe, kind: str, out: Path, references: list, crowd: People, batch: i
 @torch.no_grad()
 def decode(pipe, latents: torch.Tensor) -> torch.Tensor:
     """Videos (n, f, 3, h, w), uint8, on the CPU."""
-    made = []
-    for part in latents.split(16):
-        video = pipe.decode_latents(part.to(pipe.vae.dtype))
-        made.append(((video.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).transpose(1, 2).cpu())
-    return torch.cat(made)
+    parts = latents.to(pipe.vae.dtype).split(16)
+    return torch.cat([from_vae(pipe.decode_latents(part)).cpu() for part in parts])
 
 
 def figures_of(verdict: Verdict, video: torch.Tensor, own: torch.Tensor, shown: People) -> dict[str, torch.Tensor]:

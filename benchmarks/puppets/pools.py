@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from pixels import from_vae, to_vae
 from torch import Tensor
 
 from lavieid_adapters.puppets.person import People, people
@@ -125,7 +126,6 @@ def through_vae(vae, video: Tensor, batch: int = 16) -> Tensor:
     """Videos (n, f, 3, h, w), uint8, encoded and decoded again."""
     parts = []
     for part in video.split(batch):
-        x = (part.float() / 127.5 - 1).permute(0, 2, 1, 3, 4).to(vae.dtype)
-        x = vae.decode(vae.encode(x).latent_dist.mode()).sample
-        parts.append(((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 1, 3, 4))
+        latents = vae.encode(to_vae(part).to(vae.dtype)).latent_dist.mode()
+        parts.append(from_vae(vae.decode(latents).sample))
     return torch.cat(parts)

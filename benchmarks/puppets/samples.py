@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from crops import component_crops
+from pixels import to_vae
 from pools import cast
 from torch import Tensor
-from train_vae import as_input
 
 from lavieid_adapters.components import NUM_CLASSES
 from lavieid_adapters.labels import IGNORED
@@ -101,7 +101,7 @@ def encode_clips(
     for begin in range(0, len(seeds), _AT_ONCE):
         part = slice(begin, begin + _AT_ONCE)
         clips = draw_clips(crowd[part], seeds[part], None if prompts is None else prompts[part])
-        latents = vae.encode(as_input(clips.video).to(vae.dtype)).latent_dist.mode()
+        latents = vae.encode(to_vae(clips.video).to(vae.dtype)).latent_dist.mode()
         yield clips, latents.transpose(1, 2) * vae.config.scaling_factor
 
 

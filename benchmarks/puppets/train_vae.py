@@ -20,6 +20,7 @@ import accelerate
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from models import new_vae
+from pixels import to_vae
 from pools import Pool, cast
 from timed import train
 from torch import Tensor
@@ -46,11 +47,6 @@ def reconstruction_loss(made: Tensor, video: Tensor, maps: Tensor) -> Tensor:
     across, down = error.diff(dim=-1), error.diff(dim=-2)
     edges = (across.abs() * weight[..., 1:]).mean() + (down.abs() * weight[..., 1:, :]).mean()
     return ((error.abs() + error.square()) * weight).mean() + _EDGES * edges
-
-
-def as_input(video: Tensor) -> Tensor:
-    """(n, f, 3, h, w), uint8 → what the VAE takes."""
-    return video.transpose(1, 2).float() / 127.5 - 1
 
 
 def main() -> None:
@@ -97,7 +93,7 @@ def main() -> None:
         sample = pool.sample(args.batch)
         start = int(torch.randint(FRAMES - args.frames + 1, ()))
         video, maps = (sample[k][:, start : start + args.frames] for k in ("video", "maps"))
-        video = as_input(video)
+        video = to_vae(video)
         with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
             posterior = vae.encode(video).latent_dist
             made = vae.decode(posterior.sample()).sample
@@ -124,7 +120,7 @@ def evaluate(vae, device: torch.device, count: int) -> dict[str, float]:
     errors, latents = [], []
     for part in range(0, count, 4):
         drawn = draw_clips(cast(range(seeds[part], seeds[part] + 4), device), range(4))
-        video = as_input(drawn.video)
+        video = to_vae(drawn.video)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             z = vae.encode(video).latent_dist.mode()
             made = vae.decode(z).sample.float().clamp(-1, 1)
