@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from compared import LiteralRouter, UnroutedAttention
+from figures import STYLE_COMPONENT_OF
 from pixels import from_vae
 from samples import encode_clips
 from tables import tables
@@ -28,7 +29,7 @@ from lavieid_adapters.identity import FACIAL_COMPONENTS
 from lavieid_adapters.metrics import face_similarity, flicker, second_difference_flicker, temporal_consistency
 from lavieid_adapters.puppets.grammar import EXPRESSIONS, MOTIONS, SCENES, caption
 from lavieid_adapters.puppets.judges import Judges, Verdict
-from lavieid_adapters.puppets.person import EVALUATION_PEOPLE, STYLES, People, people
+from lavieid_adapters.puppets.person import EVALUATION_PEOPLE, People, people
 from lavieid_adapters.puppets.reading import reading_parts
 from lavieid_adapters.puppets.world import draw_photos
 
@@ -54,7 +55,6 @@ ROWS = {
     "LaVieID, K = 8 (trained with 4)": ("lavieid", "tam", 8),
     "real clips through the VAE": ("drawn", None, None),
 }
-_OF_STYLE = [FACIAL_COMPONENTS.index(style.component) for style in STYLES]
 
 
 def questions(crowd: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -141,7 +141,7 @@ def figures_of(verdict: Verdict, video: torch.Tensor, own: torch.Tensor, shown: 
     _, prompts, _ = questions(len(shown) // (PROMPTS * SEEDS))
     right = (verdict.prompts == prompts).float()
     errors = verdict.component_errors(shown)
-    counted = (verdict.visible & verdict.face[..., None])[..., _OF_STYLE]
+    counted = (verdict.visible & verdict.face[..., None])[..., STYLE_COMPONENT_OF]
     styles = ((verdict.styles == shown.styles[:, None]) & counted).sum((1, 2)) / counted.sum((1, 2))
     return {
         "FaceSim": face_similarity(verdict.embeddings, own, verdict.face),

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from lavieid_adapters.components import NUM_CLASSES
 from lavieid_adapters.identity import FACIAL_COMPONENTS
-from lavieid_adapters.puppets.person import PARAMETERS
+from lavieid_adapters.puppets.person import PARAMETERS, STYLES
 
 COMPONENT_OF = [FACIAL_COMPONENTS.index(p.component) for p in PARAMETERS]  # of each parameter
+STYLE_COMPONENT_OF = [FACIAL_COMPONENTS.index(s.component) for s in STYLES]  # of each style
 _GALLERY = 64
 
 

@@ -5,18 +5,25 @@
 import torch
 import torch.nn.functional as F
 from augment import geometric, photometric
-from figures import ArcFace, accuracy, intersection_over_union, trait_figures, verification
+from figures import (
+    COMPONENT_OF,
+    STYLE_COMPONENT_OF,
+    ArcFace,
+    accuracy,
+    intersection_over_union,
+    trait_figures,
+    verification,
+)
 from phase import Setting, until
 from pools import Pool, cast, frames_of, photos_of
 from timed import train
 from torch import Tensor
 
-from lavieid_adapters.identity import FACIAL_COMPONENTS
 from lavieid_adapters.puppets.analyst import Analysis, Analyst
 from lavieid_adapters.puppets.blocks import to_network
 from lavieid_adapters.puppets.judges import MIN_VISIBLE, has_face, shares
 from lavieid_adapters.puppets.motion_reader import MotionReader
-from lavieid_adapters.puppets.person import PARAMETERS, STYLES, People
+from lavieid_adapters.puppets.person import STYLES, People
 from lavieid_adapters.puppets.recognizer import Recognizer
 from lavieid_adapters.puppets.world import FRAMES, SIZE
 
@@ -24,8 +31,6 @@ from lavieid_adapters.puppets.world import FRAMES, SIZE
 TRAINED_ON, TESTED_ON = 0, 1_010_000
 _TEST_SEED = 1 << 40
 _SMALL = torch.tensor([1.0, 2.0, 2.0, 2.0, 2.0, 1.0, 1.0])  # classes of few pixels count double
-_STYLE_COMPONENT = [FACIAL_COMPONENTS.index(style.component) for style in STYLES]
-_PARAMETER_COMPONENT = [FACIAL_COMPONENTS.index(parameter.component) for parameter in PARAMETERS]
 
 
 class JudgeData:
@@ -56,12 +61,11 @@ class JudgeData:
         """Frames of unseen people, as they are drawn and, if there is a VAE, as it gives them back."""
         if not self._tests:
             sizes = self.setting.sizes
-            for name, vae in {"drawn": None, "through_vae": self.setting.vae}.items():
-                if name == "drawn" or vae is not None:
-                    some = min(sizes.clips, sizes.test)
-                    draw = frames_of(self.unseen, some, sizes.frames, vae, _TEST_SEED, share=1)
-                    parts = [draw(chunk) for chunk in range(sizes.test // some)]
-                    self._tests[name] = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
+            for name, vae in self.setting.tested.items():
+                some = min(sizes.clips, sizes.test)
+                draw = frames_of(self.unseen, some, sizes.frames, vae, _TEST_SEED, share=1)
+                parts = [draw(chunk) for chunk in range(sizes.test // some)]
+                self._tests[name] = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
         return self._tests
 
 
@@ -124,11 +128,11 @@ def analyst_loss(analysis: Analysis, batch: dict[str, Tensor], people: People) -
     maps = batch["maps"]
     visible = (shares(maps) >= MIN_VISIBLE).float()
     loss = F.cross_entropy(analysis.maps, maps.long(), weight=_SMALL.to(maps.device))
-    counted = visible[:, _PARAMETER_COMPONENT]
+    counted = visible[:, COMPONENT_OF]
     loss = loss + 4 * ((analysis.values - people.values).abs() * counted).sum() / counted.sum().clamp(min=1)
     for i, logits in enumerate(analysis.styles):
         each = F.cross_entropy(logits, people.styles[:, i], reduction="none")
-        loss = loss + 0.1 * (each * visible[:, _STYLE_COMPONENT[i]]).mean()
+        loss = loss + 0.1 * (each * visible[:, STYLE_COMPONENT_OF[i]]).mean()
     loss = loss + 0.2 * F.cross_entropy(analysis.scene, batch["prompts"][:, 0])
     loss = loss + 0.2 * F.cross_entropy(analysis.expression, batch["prompts"][:, 2])
     return loss + 4 * F.l1_loss(analysis.pose, batch["pose"])
@@ -149,7 +153,7 @@ def analyst_figures(model: Analyst, test: dict[str, Tensor], unseen: People) -> 
         "faces_found": has_face(maps).double().mean().item(),
         "traits": trait_figures(torch.cat([part.values for part in read]), people.values, visible),
         "styles": {
-            style.name: accuracy(styles[i], people.styles[:, i], visible[:, _STYLE_COMPONENT[i]])
+            style.name: accuracy(styles[i], people.styles[:, i], visible[:, STYLE_COMPONENT_OF[i]])
             for i, style in enumerate(STYLES)
         },
         "scene": accuracy(torch.cat([part.scene for part in read]), test["prompts"][:, 0]),
@@ -188,13 +192,12 @@ def train_motion(data: JudgeData, deadline: float) -> dict:
     steps, each = train("motion", model.parameters(), loss_of, deadline, 3e-3)
     setting.keep(model, "motion")
     report = {"steps": steps, "seconds_a_step": each, "clips": len(pool)}
-    for name, vae in {"drawn": None, "through_vae": setting.vae}.items():
-        if name == "drawn" or vae is not None:
-            tests = sequences(data.unseen, _TEST_SEED, vae, share=1)
-            parts = [tests(chunk) for chunk in range(sizes.test // min(sizes.clips, sizes.test))]
-            with torch.no_grad():
-                logits = torch.cat([model(part["pose"], part["signs"]) for part in parts])
-            report[name] = {"accuracy": accuracy(logits, torch.cat([part["motion"] for part in parts]))}
+    for name, vae in setting.tested.items():
+        tests = sequences(data.unseen, _TEST_SEED, vae, share=1)
+        parts = [tests(chunk) for chunk in range(sizes.test // min(sizes.clips, sizes.test))]
+        with torch.no_grad():
+            logits = torch.cat([model(part["pose"], part["signs"]) for part in parts])
+        report[name] = {"accuracy": accuracy(logits, torch.cat([part["motion"] for part in parts]))}
     return report
 
 

@@ -48,6 +48,11 @@ class Setting:
     vae: nn.Module | None = None
     compiled: bool = False
 
+    @property
+    def tested(self) -> dict[str, nn.Module | None]:
+        """Ways in which the test clips are shown: as they are drawn and, if there is a VAE, as it gives them back."""
+        return {"drawn": None} if self.vae is None else {"drawn": None, "through_vae": self.vae}
+
     def autocast(self) -> AbstractContextManager:
         return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
 

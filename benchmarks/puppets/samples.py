@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from crops import component_crops
 from pixels import to_vae
-from pools import cast
 from torch import Tensor
 
 from lavieid_adapters.components import NUM_CLASSES
@@ -17,7 +16,7 @@ from lavieid_adapters.labels import IGNORED
 from lavieid_adapters.puppets import draw_clips, draw_photos
 from lavieid_adapters.puppets.alignment import ALIGNED_SIZE, GREY, alignment
 from lavieid_adapters.puppets.drawn_faces import VIEW
-from lavieid_adapters.puppets.person import People
+from lavieid_adapters.puppets.person import People, people
 from lavieid_adapters.puppets.reading import COMPONENT_SIZE, MIN_AREA
 from lavieid_adapters.puppets.world import Clips
 
@@ -63,7 +62,8 @@ class Samples:
             first, count: Of the people.
         """
         device = vae.device
-        crowd, seeds = cast(range(first, first + count), device), torch.arange(first, first + count, device=device)
+        seeds = torch.arange(first, first + count, device=device)
+        crowd = people(seeds, device)
         latents, labels, captions = [], [], []
         for clips, part in encode_clips(vae, crowd, seeds + CLIP_SEED):
             latents.append(part)

@@ -6,7 +6,15 @@ import torch
 import torch.nn.functional as F
 from augment import geometric, photometric
 from crops import component_crops
-from figures import ArcFace, accuracy, intersection_over_union, trait_figures, verification
+from figures import (
+    COMPONENT_OF,
+    STYLE_COMPONENT_OF,
+    ArcFace,
+    accuracy,
+    intersection_over_union,
+    trait_figures,
+    verification,
+)
 from phase import Setting
 from pools import Pool, cast, photos_of
 from timed import train
@@ -121,8 +129,6 @@ def train_vision(data: SightData, deadline: float) -> dict:
     config = vision_config()
     model = CLIPVisionModelWithProjection(config).to(setting.device).train()
     heads = Heads((config.projection_dim, config.hidden_size, config.hidden_size)).to(setting.device)
-    of_parameter = [FACIAL_COMPONENTS.index(p.component) for p in PARAMETERS]
-    of_style = [FACIAL_COMPONENTS.index(s.component) for s in STYLES]
 
     def features(images: Tensor, maps: Tensor) -> tuple[list[Tensor], Tensor]:
         """The embedding and the means of two feature maps, those that condition the encoder, of each component."""
@@ -142,7 +148,7 @@ def train_vision(data: SightData, deadline: float) -> dict:
         people = data.crowd[batch["person"]]
         levels, visible = features(photometric(images, 0.5), maps)
         visible, loss = visible.float(), 0.0
-        counted = visible[:, of_parameter]
+        counted = visible[:, COMPONENT_OF]
         for level, weight in enumerate((1.0, 0.3, 0.5)):
             values, styles = heads(level, levels[level])
             # Centred, so that a reading starts with the error of a constant; in units of the values' spread.
@@ -150,18 +156,18 @@ def train_vision(data: SightData, deadline: float) -> dict:
             loss = loss + weight * (wrong * counted).sum() / counted.sum().clamp(min=1)
             for i, logits in enumerate(styles):
                 each = F.cross_entropy(logits, people.styles[:, i], reduction="none")
-                loss = loss + 0.2 * weight * (each * visible[:, of_style[i]]).mean()
+                loss = loss + 0.2 * weight * (each * visible[:, STYLE_COMPONENT_OF[i]]).mean()
         return loss
 
     steps, each = train("vision", [*model.parameters(), *heads.parameters()], loss_of, deadline, 1.5e-3)
     setting.keep(model, "vision")
     processor.save_pretrained(setting.out / "vision")
     report = {"steps": steps, "seconds_a_step": each, "images": steps * max(8, sizes.batch // 2)}
-    return {**report, **_vision_figures(features, heads.eval(), data.tests[0], data.unseen, of_style)}
+    return {**report, **_vision_figures(features, heads.eval(), data.tests[0], data.unseen)}
 
 
 @torch.no_grad()
-def _vision_figures(features, heads: Heads, test: dict[str, Tensor], unseen: People, of_style: list[int]) -> dict:
+def _vision_figures(features, heads: Heads, test: dict[str, Tensor], unseen: People) -> dict:
     people = unseen[test["person"]]
     read, visible = [], []
     for images, maps in zip(test["images"].split(128), test["maps"].split(128), strict=True):
@@ -176,7 +182,7 @@ def _vision_figures(features, heads: Heads, test: dict[str, Tensor], unseen: Peo
         figures[name] = {
             "traits": trait_figures(values, people.values, visible),
             "styles": {
-                style.name: accuracy(styles[i], people.styles[:, i], visible[:, of_style[i]])
+                style.name: accuracy(styles[i], people.styles[:, i], visible[:, STYLE_COMPONENT_OF[i]])
                 for i, style in enumerate(STYLES)
             },
         }

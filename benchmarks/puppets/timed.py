@@ -11,6 +11,7 @@ from torch import Tensor, nn
 _PATIENCE = 10.0  # seconds between two lines of progress
 _KEEP = 60.0  # and between two savings
 _LOOK = 10  # steps between two looks at the clock, where processes must agree on the time
+_DECAY = 0.02  # of matrices and kernels only
 
 
 def train(
@@ -19,7 +20,6 @@ def train(
     loss_of: Callable[[int], Tensor],
     deadline: float | None,
     learning_rate: float,
-    weight_decay: float = 0.02,
     accelerator=None,
     steps: int | None = None,
     keep: Callable[[], None] | None = None,
@@ -33,7 +33,6 @@ def train(
         loss_of: From the number of a step to its loss.
         deadline: As `time.perf_counter()` counts; None for a number of `steps`.
         learning_rate: The largest, after 4 % of the time.
-        weight_decay: Of matrices and kernels only.
         accelerator: Whose processes learn together, by the clock of the first; None for a process alone.
         steps: How many there are without a deadline.
         keep: Called in the first process once a minute, to save what has been learnt.
@@ -44,7 +43,7 @@ def train(
     parameters = [p for p in parameters if p.requires_grad]
     cuda = parameters[0].is_cuda
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": _DECAY},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=cuda)

@@ -40,7 +40,6 @@ VARIANTS = {
     "tam": ({"stage": "tam"}, {}),
     "tam-alone": ({"stage": "tam"}, {}),
 }
-_NULL_PROMPT = 0.1
 
 
 class Features:
@@ -147,7 +146,9 @@ def main() -> None:
             index = torch.randint(len(samples), (args.batch,), device=device)
             draws = torch.rand(args.batch, 2, device=device)
             with torch.no_grad():
-                text = pipe.text_encoder(torch.where(draws[:, 1:] < _NULL_PROMPT, null, samples.prompts[index]))[0]
+                text = pipe.text_encoder(
+                    torch.where(draws[:, 1:] < TrainingConfig.null_prompt, null, samples.prompts[index])
+                )[0]
             clean = samples.latents[index].float()
             batch = Batch(
                 clean, torch.randn_like(clean), draws[:, 0], text, samples.labels[index], index, samples.mask[index],

@@ -22,13 +22,12 @@ from timed import train
 from torch import Tensor
 from transformers import T5EncoderModel
 
-from lavieid_adapters import diffusion_loss
+from lavieid_adapters import TrainingConfig, diffusion_loss
 from lavieid_adapters.noising import add_noise, draw_timesteps
 from lavieid_adapters.puppets.grammar import EXPRESSIONS, MOTIONS, SCENES, caption
 from lavieid_adapters.puppets.person import people
 from lavieid_adapters.puppets.world import SIZE
 
-_NULL_PROMPT = 0.1
 # Latent frames, clips a step and a process, and the share of the time.
 _PHASES = ((1, 768, 0.2), (9, 96, 0.8))
 _TINY = ((1, 8, 0.5), (9, 2, 0.5))
@@ -95,7 +94,7 @@ def main() -> None:
             timesteps = draw_timesteps(scheduler, draws[:, 0])
             noisy = add_noise(scheduler, clean, noise, timesteps)
             with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
-                text = text_encoder(torch.where(draws[:, 1:] < _NULL_PROMPT, null, ids[index]))[0]
+                text = text_encoder(torch.where(draws[:, 1:] < TrainingConfig.null_prompt, null, ids[index]))[0]
                 made = transformer(noisy, text, timesteps, image_rotary_emb=positions, return_dict=False)[0]
             loss = diffusion_loss(made, clean, noise, timesteps, scheduler)
             losses.append(loss.detach())
