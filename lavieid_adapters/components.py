@@ -15,6 +15,8 @@ from .photo import open_labels
 
 # A component map holds 0 for none of them, and 1 to 6 for FACIAL_COMPONENTS in their order.
 NUM_CLASSES = len(FACIAL_COMPONENTS) + 1
+ALIGNED_SIZE = 512  # side of an aligned face
+GREY = (135, 133, 132)  # beside the photo in it, as in facexlib's alignment
 UNKNOWN = 255  # in the component map of a video's frame in which no face was found
 PALETTE = (
     (0, 0, 0), (230, 159, 0), (86, 180, 233), (213, 94, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167),

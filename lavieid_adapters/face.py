@@ -13,7 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .components import component_images, component_mask, hidden_components, read_component_map, warp_map, whole_picture
+from .components import (
+    ALIGNED_SIZE,
+    GREY,
+    component_images,
+    component_mask,
+    hidden_components,
+    read_component_map,
+    warp_map,
+    whole_picture,
+)
 from .encoder import CLIP, PUPPETS, LocalFacialEncoder
 from .face_models import BiSeNet, FaceAligner, InsightFace, RetinaFace
 from .features import DetectedFace, FaceFeatures, component_features
@@ -22,9 +31,6 @@ from .photo import Photo
 from .vision import VisionModel
 
 logger = logging.getLogger(__name__)
-
-ALIGNED_SIZE = 512
-_GREY = (135, 133, 132)  # beside the photo, as in facexlib's alignment
 
 
 class FaceProcessor:
@@ -188,7 +194,7 @@ class FaceProcessor:
         index = self._choose(faces, face_index, on_no_face, photo)
         face = None if index is None else faces[index]
         if face is None:
-            aligned, matrix = whole_picture(pixels, ALIGNED_SIZE, _GREY)
+            aligned, matrix = whole_picture(pixels, ALIGNED_SIZE, GREY)
         else:
             aligned, matrix = self.aligner.align(pixels, face.landmarks)
         with ThreadPoolExecutor(1) as pool:

@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 
 from .aside import written_aside
 from .clips import Clip, Rejected
+from .components import ALIGNED_SIZE
 from .encoding import BaseEncoders, text_length
 from .extras import require
-from .face import ALIGNED_SIZE, FaceProcessor
+from .face import FaceProcessor
 from .fingerprint import files_digest
 from .samples import SampleMaker
 from .shard_writer import FULL_DISK, ShardWriter, finished_keys, naming_full_disk, write_index

@@ -11,10 +11,10 @@ from crops import component_crops
 from pixels import to_vae
 from torch import Tensor
 
-from lavieid_adapters.components import NUM_CLASSES
+from lavieid_adapters.components import ALIGNED_SIZE, GREY, NUM_CLASSES
 from lavieid_adapters.labels import IGNORED
 from lavieid_adapters.puppets import draw_clips, draw_photos
-from lavieid_adapters.puppets.alignment import ALIGNED_SIZE, GREY, alignment
+from lavieid_adapters.puppets.alignment import alignment
 from lavieid_adapters.puppets.drawn_faces import VIEW
 from lavieid_adapters.puppets.person import People, people
 from lavieid_adapters.puppets.reading import COMPONENT_SIZE, MIN_AREA
@@ -116,19 +116,19 @@ def batched_labels(maps: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def references_of(face, people: People, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def references_of(face, crowd: People, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What the package's face processor makes of a photo of each person, with the true landmarks a pixel off, in batch
     and on the device.
 
     Args:
         face: A `FaceNet`.
-        people: n people.
+        crowd: n people.
         seeds: (n,), of the photos.
 
     Returns:
         `images`, `mask` and `id_embedding` of `Samples`.
     """
-    photos = draw_photos(people, seeds)
+    photos = draw_photos(crowd, seeds)
     generator = torch.Generator().manual_seed(int(seeds[0]))
     landmarks = photos.landmarks.cpu() - 0.5
     landmarks = landmarks + torch.randn(landmarks.shape, generator=generator) * 0.7

@@ -4,10 +4,8 @@
 
 import numpy as np
 
-from ..components import warp_picture
+from ..components import ALIGNED_SIZE, GREY, warp_picture
 
-ALIGNED_SIZE = 512  # which a face processor asks for
-GREY = (135, 133, 132)  # beside the photo, as for photographs
 # Where the eyes, the nose and the corners of the mouth lie in the aligned face, in the proportions of the mean of drawn
 # people. Some 3.5 pixels of it are one of a photo, so that there is room for the hair, and at a fourth of its size it
 # looks like a photo again.

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..components import warp_picture
+from ..components import ALIGNED_SIZE, GREY, warp_picture
 from ..features import DetectedFace
 from ..identity import FACIAL_COMPONENTS
 from ..lazy import LazyModel, files_fingerprint
-from .alignment import ALIGNED_SIZE, GREY, alignment
+from .alignment import alignment
 
 VIEW = 128  # side of what the network looks at
 _FACE = 0.55  # height of a face without its hair, as a share of the view in which it is looked at closely
