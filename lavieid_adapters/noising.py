@@ -1,5 +1,7 @@
 """Eq. 1's forward process, by what a scheduler of diffusers asks its host to predict."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -78,6 +80,29 @@ def denoised(scheduler, prediction: Tensor, noisy: Tensor, timesteps: Tensor) ->
     if kind == "v_prediction":
         return signal * noisy - share * prediction
     return (noisy - share * prediction) / signal
+
+
+def denoise(
+    scheduler, predict: Callable[[Tensor, Tensor], Tensor], noisy: Tensor, timesteps: Tensor, steps: int
+) -> Tensor:
+    """The clean latents that a host comes to in some even steps of DDIM without new noise; for flows these are Euler's.
+
+    Args:
+        scheduler: A scheduler of diffusers.
+        predict: From latents (b, ...) and timesteps (b,) to the host's output.
+        noisy: (b, ...).
+        timesteps: (b,), from which the steps lead down to the clean latents.
+        steps: How often the host is asked; once is `denoised`.
+    """
+    for left in range(steps, 0, -1):
+        now = (timesteps * left / steps).to(timesteps.dtype)
+        clean = denoised(scheduler, predict(noisy, now), noisy, now)
+        if left == 1:
+            break
+        signal, share = _levels(scheduler, noisy, now)
+        noise = (noisy - signal * clean) / share.clamp(min=torch.finfo(share.dtype).eps)
+        noisy = add_noise(scheduler, clean, noise, (timesteps * (left - 1) / steps).to(timesteps.dtype))
+    return clean
 
 
 def _levels(scheduler, like: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:

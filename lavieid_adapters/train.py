@@ -85,7 +85,8 @@ class Trainer:
         for name, adapter in self.adapters.items():
             adapter.to(device).requires_grad_(name in TRAINED[config.stage])
         encoder = self.adapters.get("encoder")
-        self.step = TrainingStep(pipe, self.adapters, encoder and vision_model(config, encoder, device), config)
+        vision = encoder and vision_model(config, encoder, device)
+        self.step = TrainingStep(pipe, self.adapters, vision, config, self.shards.null_prompt)
         self.parameters = {
             **{f"{n}.{k}": p for n, a in self.adapters.items() for k, p in a.named_parameters() if p.requires_grad},
             **{f"host.{k}": p for k, p in pipe.transformer.named_parameters() if p.requires_grad},

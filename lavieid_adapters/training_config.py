@@ -34,7 +34,7 @@ class TrainingConfig:
         shards: Folder that `lavieid prepare` wrote.
         output: Folder of the run. A run that is in it already is continued, if its settings are these.
         stage: "router" trains the router and the encoder by eq. 6; "tam" trains TAM on latents that the frozen host,
-            with the router of `adapters` if there is one, has denoised in one step; "both" does both in each step.
+            with the router of `adapters` if there is one, has denoised; "both" does both in each step.
         adapters: Hub repo or folder of adapters to start from; those that are missing start untrained.
         router, encoder, tam: Constructor arguments of fresh adapters that differ from the sizes for the base model.
         block_idx: The block that the router follows.
@@ -54,6 +54,10 @@ class TrainingConfig:
         label_threshold: Share of a video token that a component must cover for the token to be labelled with it.
         tam_max_noise: TAM learns from the part of the timesteps below this fraction, 0 to 1: above, one step of
             denoising leaves too little to correct.
+        tam_denoising_steps: How many times stage "tam" runs the host to denoise what TAM then corrects. What one step
+            gives, the mean of what a clip may have been, is its own best correction; from several on there is more
+            to learn.
+        tam_guidance_scale: Guidance of these steps, for which each takes two forwards; 1 for none.
         dtype: In which the host computes, "bfloat16" or "float32"; adapters are kept in float32.
         host_storage: "fp8" stores the host's weights in 8 bits and casts them layer by layer, for small cards; None
             leaves them in `dtype`.
@@ -103,6 +107,8 @@ class TrainingConfig:
     lambda_route: float = 1.0
     label_threshold: float = 0.5
     tam_max_noise: float = 0.5
+    tam_denoising_steps: int = 1
+    tam_guidance_scale: float = 1.0
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     host_storage: Literal["fp8"] | None = None
     checkpointing: Literal["auto", "all"] | int = "auto"
@@ -127,7 +133,7 @@ class TrainingConfig:
         for name, value in vars(self).items():
             self._check(name, not isinstance(value, float) or math.isfinite(value), "a finite number")
         for name in ("steps", "batch_size", "gradient_accumulation", "checkpoint_every", "keep_last", "max_bad_steps",
-                     "log_every", "validation_steps"):  # fmt: skip
+                     "log_every", "validation_steps", "tam_denoising_steps", "tam_guidance_scale"):  # fmt: skip
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("route_warmup_steps", "lr_warmup_steps", "lora_rank", "num_workers", "validate_every", "seed",
                      "weight_decay", "lambda_diff", "lambda_route"):  # fmt: skip
@@ -150,6 +156,11 @@ class TrainingConfig:
             )
         if self.stage == "tam" and (self.route_warmup_steps or self.lora_rank):
             raise ValueError("stage 'tam' trains TAM alone: leave route_warmup_steps and lora_rank at 0.")
+        if self.stage != "tam" and (self.tam_denoising_steps, self.tam_guidance_scale) != (1, 1):
+            raise ValueError(
+                f"stage {self.stage!r} denoises once and without guidance: leave tam_denoising_steps and "
+                "tam_guidance_scale at 1, or train TAM by stage 'tam'."
+            )
         for name, cls in (("router", LocalRouter), ("encoder", LocalFacialEncoder), ("tam", TAM)):
             _check_names(getattr(self, name), cls._get_init_keys(cls) - {"self"}, f"{name}: {cls.__name__}'s arguments")
 
@@ -200,6 +211,7 @@ class TrainingConfig:
         left_out = {*FREE, "base", "shards", "adapters", "vision_model", "router", "encoder", "tam", "block_idx"}
         left_out |= set() if self.lora_rank else {"lora_rank", "lora_alpha", "lora_targets"}
         left_out |= {"tam_max_noise"} if self.stage == "router" else set()
+        left_out |= {"tam_denoising_steps", "tam_guidance_scale"} if self.stage != "tam" else set()
         return {k: v for k, v in self.as_dict().items() if k not in left_out and v is not None}
 
     def as_dict(self) -> dict:

@@ -18,7 +18,7 @@ from .features import component_features, join_embeds
 from .handle import attach
 from .hosts import find_host
 from .losses import diffusion_loss, lavieid_loss, route_accuracy, route_loss, squared_error
-from .noising import add_noise, denoised, draw_timesteps
+from .noising import add_noise, denoise, denoised, draw_timesteps
 from .training_config import TrainingConfig
 
 # Each takes what those before it refuse. Older PyTorch begins with FLASH_ATTENTION, with which a step takes a fifth
@@ -34,17 +34,20 @@ class TrainingStep:
         adapters: "router" and "encoder", "tam", or all, on the same device.
         vision: Has `encode`, as `VisionModel`; not needed without an encoder.
         config: The run's.
+        null_prompt: Embedding of the empty prompt, (n, d); needed for `tam_guidance_scale` alone.
 
     Attributes:
         checkpointing: What decides which blocks are computed again.
         handle: The attached router's; None without one.
     """
 
-    def __init__(self, pipe, adapters: Mapping[str, Adapter], vision, config: TrainingConfig):
+    def __init__(
+        self, pipe, adapters: Mapping[str, Adapter], vision, config: TrainingConfig, null_prompt: Tensor | None = None
+    ):
         self.pipe, self.transformer, self.vision, self.config = pipe, pipe.transformer, vision, config
         self.router, self.encoder, self.tam = (adapters.get(name) for name in ("router", "encoder", "tam"))
         self.scheduler = copy.deepcopy(pipe.scheduler)  # which validation sets to its own timesteps
-        self.dtype = getattr(torch, config.dtype)
+        self.null_prompt, self.dtype = null_prompt, getattr(torch, config.dtype)
         self.device = next(pipe.transformer.parameters()).device
         self._host = find_host(pipe.transformer)
         self._blocks = list(getattr(pipe.transformer, self._host.blocks))
@@ -94,8 +97,8 @@ class TrainingStep:
                 broken = (tokens - tokens).sum()
                 tokens = tokens.nan_to_num()
                 self.handle.set_tokens(tokens, mask)
-            prediction, stream = self.predict(noisy, batch.prompt_embeds, timesteps)
             if trains_router:
+                prediction, stream = self.predict(noisy, batch.prompt_embeds, timesteps)
                 losses = self._route(stream, batch, tokens, mask)
                 losses["diffusion"] = diffusion_loss(prediction, latents, noise, timesteps, self.scheduler)
                 weights = self.config.lambda_diff, self.config.lambda_route
@@ -104,10 +107,28 @@ class TrainingStep:
             clean = batch.draws < limit if trains_router else torch.ones_like(batch.draws, dtype=torch.bool)
             if clean.any():
                 with torch.no_grad():
-                    rough = denoised(self.scheduler, prediction.float(), noisy.float(), timesteps)[clean]
+                    if trains_router:
+                        rough = denoised(self.scheduler, prediction.float(), noisy.float(), timesteps)[clean]
+                    else:
+                        rough = self._denoise(noisy, batch.prompt_embeds, timesteps)
                 losses["tam"] = squared_error(self.tam(rough.to(self.dtype)).float(), latents[clean])
                 losses["loss"] = losses["tam"] + losses.get("loss", 0)
         return losses
+
+    def _denoise(self, noisy: Tensor, prompt_embeds: Tensor, timesteps: Tensor) -> Tensor:
+        """What stage "tam" lets TAM correct: as a pipeline denoises, as far as the config says."""
+        scale = self.config.tam_guidance_scale
+
+        def guided(latents: Tensor, now: Tensor) -> Tensor:
+            latents = latents.to(self.dtype)
+            if scale == 1:
+                return self.predict(latents, prompt_embeds, now)[0].float()
+            prompts = torch.cat([self.null_prompt.to(prompt_embeds).expand_as(prompt_embeds), prompt_embeds])
+            both = self.predict(latents.repeat(2, 1, 1, 1, 1), prompts, now.repeat(2))[0].float()
+            without, with_prompt = both.chunk(2)
+            return without + scale * (with_prompt - without)
+
+        return denoise(self.scheduler, guided, noisy.float(), timesteps, self.config.tam_denoising_steps)
 
     def component_tokens(self, images: Tensor, mask: Tensor, id_embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Component tokens (b, m, l, D) of references, with their mask.

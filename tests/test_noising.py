@@ -1,5 +1,7 @@
 """Eq. 1's forward process against the schedulers of diffusers, and its undoing."""
 
+import itertools
+
 import pytest
 import tiny
 import torch
@@ -12,7 +14,14 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from lavieid_adapters.noising import add_noise, denoised, draw_timesteps, prediction_target, prediction_type
+from lavieid_adapters.noising import (
+    add_noise,
+    denoise,
+    denoised,
+    draw_timesteps,
+    prediction_target,
+    prediction_type,
+)
 
 # As CogVideoX-5B has them.
 _COGVIDEOX = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
@@ -99,6 +108,38 @@ def test_denoised_undoes_noise_and_target(name, dtype, bound):
     torch.testing.assert_close(clean, latents, rtol=bound, atol=bound)
     if not name.startswith("sample"):
         assert not torch.allclose(denoised(scheduler, target + 0.1, noisy, timesteps), latents, atol=0.01)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_host_that_knows_the_latents_is_led_to_them_in_any_number_of_steps(name, steps):
+    scheduler, latents, noise, timesteps = drawn(name)
+    asked = []
+
+    def predict(noisy, now):
+        asked.append(now)
+        return prediction_target(scheduler, latents, noise, now)
+
+    noisy = add_noise(scheduler, latents, noise, timesteps)
+    torch.testing.assert_close(denoise(scheduler, predict, noisy, timesteps, steps), latents, rtol=1e-6, atol=1e-6)
+    assert len(asked) == steps and torch.equal(asked[0], timesteps)
+    assert all((later < earlier)[1:].all() for earlier, later in itertools.pairwise(asked))
+
+
+def test_steps_between_are_those_of_diffusers_ddim():
+    scheduler = CogVideoXDDIMScheduler(**_COGVIDEOX)
+    scheduler.set_timesteps(10)
+    latents, given = tiny.latents(1, 2, 4, 4, 6, seed=0), []
+
+    def predict(noisy, now):
+        given.append(noisy)
+        return 0.3 * noisy.flip(1) + now / 1000
+
+    denoise(scheduler, predict, latents, torch.tensor([800]), 8)
+    for k in range(7):
+        output = 0.3 * latents.flip(1) + (800 - 100 * k) / 1000
+        latents = scheduler.step(output, 800 - 100 * k, latents, return_dict=False)[0]
+        torch.testing.assert_close(given[k + 1], latents, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["v_prediction, CogVideoX-5B", "v_prediction, CogVideoX-2B"])

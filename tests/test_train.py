@@ -329,6 +329,25 @@ def test_tam_learns_what_the_router_makes_of_the_host_or_the_host_alone(here, tr
     assert losses["alone"][0] != losses["beside"][0]
 
 
+@pytest.mark.parametrize("adapters", [False, True])
+def test_tam_learns_from_what_several_guided_steps_make(here, trained, tmp_path, adapters):
+    alone = {} if adapters else {"tam": SIZES["tam"]}
+    settings = {"stage": "tam", "tam_max_noise": 0.9, "batch_size": 2, **alone}
+    settings |= {"adapters": str(trained)} if adapters else {}
+    losses = {}
+    for steps, scale in ((1, 1.0), (3, 1.0), (3, 4.0), (1, 4.0)):
+        changed = {"tam_denoising_steps": steps, "tam_guidance_scale": scale}
+        trainer = Trainer(here.config(tmp_path / f"{steps} {scale}", **settings, **changed))
+        sizes = []
+        trainer.step.transformer.register_forward_hook(
+            lambda _, args, output, sizes=sizes: sizes.append(len(output[0]))
+        )
+        batch = collate([trainer.samples[i, 0] for i in range(2)])
+        losses[steps, scale] = trainer.step(batch)["tam"].item()
+        assert sizes == [2 if scale == 1 else 4] * steps
+    assert len(set(losses.values())) == 4
+
+
 def test_route_warmup_runs_no_block_behind_the_router(here, tmp_path):
     trainer = Trainer(here.config(tmp_path / "out", steps=2, route_warmup_steps=1, block_idx=1))
     perturb(trainer)

@@ -212,6 +212,10 @@ def test_values_of_another_type_are_refused(tmp_path, values, message):
         ({"validation": [{"reference": "a.jpg", "prompt": "", "seed": "1"}]}, "validation is"),
         ({"stage": "tam", "route_warmup_steps": 5}, "stage 'tam' trains TAM alone"),
         ({"stage": "tam", "lora_rank": 4}, "stage 'tam' trains TAM alone"),
+        ({"stage": "tam", "tam_denoising_steps": 0}, "tam_denoising_steps is 0, but must be at least 1"),
+        ({"stage": "tam", "tam_guidance_scale": 0.5}, r"tam_guidance_scale is 0\.5, but must be at least 1"),
+        ({"stage": "both", "tam_denoising_steps": 2}, "stage 'both' denoises once.*train TAM by stage 'tam'"),
+        ({"tam_guidance_scale": 2}, "stage 'router' denoises once and without guidance"),
         # What the optimizer and diffusers would refuse, but only after the base model has been loaded.
         ({"adam_betas": [0.9, 1.0]}, r"adam_betas is \(0\.9, 1\.0\)"),
         ({"weight_decay": -0.1}, r"weight_decay is -0\.1"),
