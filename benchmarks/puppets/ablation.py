@@ -41,15 +41,19 @@ _GUIDANCE = 4.0
 ROWS = {
     "base": ("base", None, None),
     "unrouted": ("unrouted", None, None),
+    "unrouted, a third of the learning rate": ("unrouted-slow", None, None),
+    "unrouted, a tenth of the learning rate": ("unrouted-slower", None, None),
     "router": ("lavieid", None, None),
     "TAM": ("base", "tam-alone", 4),
     "LaVieID": ("lavieid", "tam", 4),
     "unrouted and LaVieID's TAM": ("unrouted", "tam", 4),
     "router, eqs. 2 and 3 as printed": ("literal", None, None),
     "router without L_route": ("no-route-loss", None, None),
+    "router without L_route, a third of the learning rate": ("no-route-loss-slow", None, None),
     "router with a background route": ("background", None, None),
     "router after the middle block": ("middle", None, None),
     "router after the last block": ("last", None, None),
+    "LaVieID, TAM trained on one step": ("lavieid", "tam-one-step", 4),
     "LaVieID, K = 1, at which TAM rests": ("lavieid", "tam", 1),
     "LaVieID, K = 2 (trained with 4)": ("lavieid", "tam", 2),
     "LaVieID, K = 8 (trained with 4)": ("lavieid", "tam", 8),
@@ -88,7 +92,7 @@ def sample(pipe, kind: str, out: Path, references: list, crowd: People, batch: i
     device, handle = pipe.device, None
     if kind not in ("base", "drawn"):
         name = "lavieid" if kind == "literal" else kind
-        cls = UnroutedAttention if kind == "unrouted" else LocalRouter
+        cls = UnroutedAttention if kind.startswith("unrouted") else LocalRouter
         router = cls.from_pretrained(out / "adapters" / name / "router")
         if kind == "literal":
             weights = router.state_dict()
@@ -164,6 +168,12 @@ def judge_rows(args: argparse.Namespace, folder: Path) -> None:
     """Make, judge and keep the rows that are asked for."""
     device = torch.device(args.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    needed = {"lavieid" if part == "literal" else part for name in args.rows for part in ROWS[name][:2] if part}
+    missing = sorted(n for n in needed - {"base", "drawn"} if not (args.out / "adapters" / n / "report.json").is_file())
+    if missing:
+        raise FileNotFoundError(
+            f"'{args.out / 'adapters'}' lacks {', '.join(missing)}: train them, or leave out the rows that need them."
+        )
     pipe = load_base(args.out, device, dtype)
     pipe.set_progress_bar_config(disable=True)
     judges = Judges.from_pretrained(args.out).to(device)

@@ -4,6 +4,7 @@ python benchmarks/puppets/assemble.py --out DIR --to lavieid_adapters/puppets/we
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -49,6 +50,10 @@ def put_together(out: Path, to: Path) -> None:
         "judges/motion": "motion",
     }.items():  # fmt: skip
         shutil.copytree(out / source, to / name)
+    for config in to.rglob("config.json"):  # which would say on whose machine, and where, the parts lay
+        settings = json.loads(config.read_text())
+        settings.pop("_name_or_path", None)
+        config.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 if __name__ == "__main__":

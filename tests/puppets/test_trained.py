@@ -6,13 +6,14 @@ Most of it is one step of denoising from clips that are known, which takes secon
 from contextlib import contextmanager
 from functools import cached_property
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from lavieid_adapters import FACIAL_COMPONENTS, attach_lavieid, token_labels
 from lavieid_adapters.metrics import face_similarity, route_iou, second_difference_flicker
-from lavieid_adapters.noising import add_noise, denoised
+from lavieid_adapters.noising import add_noise, denoise, denoised
 from lavieid_adapters.puppets import TEST_PEOPLE, base, caption, draw_clips, draw_photos, people
 from lavieid_adapters.puppets.judges import Judges
 from lavieid_adapters.puppets.reading import aligned_components
@@ -23,7 +24,8 @@ NOISY, MIDDLE = 850, 500  # timesteps: of the first almost nothing is left but t
 LIKENESS = 0.1  # gain in cosine similarity
 OVERLAP = 0.3  # mean intersection over union of the routes with the true components; by chance about 0.08
 HAIR = 2.0  # how many times as much the hair changes as the eyes do
-CALM = 0.97  # flicker after TAM, of that before
+CALM = 0.99  # flicker after TAM, of that before
+NEARER = 0.95  # squared distance to the true clip after TAM, of that before
 
 
 @contextmanager
@@ -58,16 +60,24 @@ class Laboratory:
             latents = [self.pipe.vae.encode(p[None]).latent_dist.mode() for p in pixels]
             self.latents = torch.cat(latents).transpose(1, 2) * self.pipe.vae.config.scaling_factor
             self.prompts = self.pipe.encode_prompt(self.clips.captions, do_classifier_free_guidance=False)[0]
+            self.null_prompt = self.pipe.encode_prompt("", do_classifier_free_guidance=False)[0]
 
-    @torch.no_grad()
-    def predict(self, latents: Tensor, timestep: int) -> Tensor:
-        """What the transformer, with whatever is attached to it, takes noisy latents for."""
+    def noisy(self, latents: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
+        """Latents with the noise of a timestep, and the timestep of each."""
         timesteps = torch.full((len(latents),), timestep)
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(timestep))
-        noisy = add_noise(self.pipe.scheduler, latents, noise, timesteps)
-        rotary = self.pipe._prepare_rotary_positional_embeddings(96, 96, latents.shape[1], latents.device)
-        out = self.pipe.transformer(noisy, self.prompts[: len(latents)], timesteps, image_rotary_emb=rotary).sample
-        return denoised(self.pipe.scheduler, out, noisy, timesteps)
+        return add_noise(self.pipe.scheduler, latents, noise, timesteps), timesteps
+
+    @torch.no_grad()
+    def host(self, noisy: Tensor, prompts: Tensor, timesteps: Tensor) -> Tensor:
+        """The output of the transformer, with whatever is attached to it."""
+        rotary = self.pipe._prepare_rotary_positional_embeddings(96, 96, noisy.shape[1], noisy.device)
+        return self.pipe.transformer(noisy, prompts, timesteps, image_rotary_emb=rotary).sample
+
+    def predict(self, latents: Tensor, timestep: int) -> Tensor:
+        """What the host takes noisy latents for."""
+        noisy, timesteps = self.noisy(latents, timestep)
+        return denoised(self.pipe.scheduler, self.host(noisy, self.prompts[: len(noisy)], timesteps), noisy, timesteps)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, latent_frames: int) -> Tensor:
@@ -114,16 +124,23 @@ class Laboratory:
 
     @cached_property
     def unrefined(self) -> tuple[Tensor, Tensor]:
-        """The latents of a clip that was denoised in one step without adapters, and how much it flickers."""
-        with self.lavieid.disabled():
-            latents = self.predict(self.latents[:1], MIDDLE)
-        return latents, second_difference_flicker(self.decode(latents, 5)).mean()
+        """The latents of a clip that was denoised with guidance and without adapters, and how much it flickers."""
 
-    def flicker(self) -> float:
-        """How much such a clip flickers after TAM, of what it did before. The first chunk stays as it is."""
-        latents, before = self.unrefined
-        after = second_difference_flicker(self.decode(self.lavieid.refine(latents), 5)).mean()
-        return (after / before).item()
+        def guided(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            prompts = torch.cat([self.null_prompt, self.prompts[:1]])
+            without, with_prompt = self.host(noisy.repeat(2, 1, 1, 1, 1), prompts, timesteps.repeat(2)).chunk(2)
+            return without + 4 * (with_prompt - without)
+
+        with self.lavieid.disabled():
+            latents = denoise(self.pipe.scheduler, guided, *self.noisy(self.latents[:1], NOISY), 4)
+        return latents, second_difference_flicker(self.decode(latents, 9)).mean()
+
+    def refined(self) -> tuple[float, float]:
+        """How much such a clip flickers after TAM, and how far it is from the true one, of what it was before."""
+        latents, flicker = self.unrefined
+        refined = self.lavieid.refine(latents)
+        far, was_far = ((clip - self.latents[:1]).square().mean() for clip in (refined, latents))
+        return (second_difference_flicker(self.decode(refined, 9)).mean() / flicker).item(), (far / was_far).item()
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +187,9 @@ def test_with_a_broken_router_it_changes_them_alike(lab):
         assert lab.hair_to_eyes() < HAIR
 
 
-def test_tam_lowers_flicker(lab):
-    assert lab.flicker() < CALM
+def test_tam_lowers_flicker_and_brings_a_clip_nearer_to_the_true_one(lab):
+    flicker, distance = lab.refined()
+    assert flicker < CALM and distance < NEARER
 
 
 def test_a_broken_tam_does_not(lab):
@@ -179,26 +197,27 @@ def test_a_broken_tam_does_not(lab):
     with torch.no_grad():
         last.neg_()
     try:
-        assert lab.flicker() > CALM
+        flicker, distance = lab.refined()
     finally:
         with torch.no_grad():
             last.neg_()
+    assert flicker > CALM and distance > NEARER
 
 
 def test_photos_of_drawn_people_are_read_as_they_were_drawn(lab):
     count = 16
     drawn = draw_photos(people(TEST_PEOPLE[200 : 200 + count]), range(count))
-    face, hits, together = lab.lavieid.reader.face, 0, 0
+    face, hits, together, missed = lab.lavieid.reader.face, 0, 0, []
     for i in range(count):
         features = face(drawn.images[i].permute(1, 2, 0).numpy())
-        assert (features.landmarks + 0.5) == pytest.approx(drawn.landmarks[i].numpy(), abs=4)
+        missed.append(np.abs(features.landmarks + 0.5 - drawn.landmarks[i].numpy()).max())
         _, true, _, _ = aligned_components(
             drawn.images[i].permute(1, 2, 0).numpy(), drawn.maps[i].numpy(), drawn.landmarks[i].numpy()
         )
         shown = features.component_map
         hits += ((true == shown) & (true > 0)).sum()
         together += ((true > 0) | (shown > 0)).sum()
-    assert hits / together > 0.8
+    assert hits / together > 0.8 and np.median(missed) < 2 and max(missed) < 8  # pixels
 
 
 @pytest.mark.slow
@@ -229,4 +248,4 @@ def test_whole_videos_show_the_person_of_the_photo(lab):
     ours = likeness()
     with lab.lavieid.disabled():
         alone = likeness()
-    assert ours > alone + 0.2
+    assert ours > alone + LIKENESS
