@@ -50,6 +50,7 @@ ROWS = {
     "router, eqs. 2 and 3 as printed": ("literal", None, None),
     "router without L_route": ("no-route-loss", None, None),
     "router without L_route, a third of the learning rate": ("no-route-loss-slow", None, None),
+    "router, lambda_diff = 10": ("strong-diffusion", None, None),
     "router with a background route": ("background", None, None),
     "router after the middle block": ("middle", None, None),
     "router after the last block": ("last", None, None),

@@ -42,6 +42,7 @@ VARIANTS = {
     "unrouted-slower": (*_UNROUTED, 0.1),
     "no-route-loss": ({"lambda_route": 0.0}, {}, 1),
     "no-route-loss-slow": ({"lambda_route": 0.0}, {}, 0.3),
+    "strong-diffusion": ({"lambda_diff": 10.0}, {}, 1),  # eq. 1 is some thirty times smaller here than eq. 5
     "background": ({}, {"background": True}, 1),
     "middle": ({"block_idx": 3}, {}, 1),
     "last": ({"block_idx": -1}, {}, 1),
