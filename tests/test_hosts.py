@@ -19,10 +19,6 @@ def test_every_described_host_is_a_class_of_diffusers():
         assert issubclass(getattr(diffusers, name), nn.Module)
 
 
-def test_hosts_that_only_diffusers_knows_are_found_by_its_block_registry():
-    assert find_host(wan()) == Host("blocks", 0)
-
-
 def test_subclasses_and_compiled_transformers_are_found_as_their_class():
     class Mine(diffusers.CogVideoXTransformer3DModel):
         pass
@@ -56,12 +52,14 @@ def test_block_out_of_range_is_refused(block_idx):
 @pytest.mark.parametrize(("patch_size_t", "frames"), [(None, 5), (2, 3)])
 def test_cogvideox_grid(patch_size_t, frames):
     model = tiny.transformer(patch_size_t=patch_size_t, patch_bias=patch_size_t is None)
-    assert find_host(model).grid(model, (1, 5, 4, 16, 24)) == (frames, 8, 12)
+    assert find_host(model).grid(model, {"hidden_states": torch.empty(1, 5, 4, 16, 24)}) == (frames, 8, 12)
 
 
 def test_token_width_is_read_from_the_config():
-    assert token_width(tiny.transformer()) == tiny.DIM
-    assert token_width(nn.Linear(2, 2)) is None
+    model = tiny.transformer()
+    assert token_width(model, find_host(model)) == tiny.DIM
+    assert token_width(model, Host("transformer_blocks", width="num_layers")) == 3
+    assert token_width(nn.Linear(2, 2), Host("blocks")) is None
 
 
 def test_activation_dtype_is_that_of_the_weights_that_are_not_quantised():
