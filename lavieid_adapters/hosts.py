@@ -268,9 +268,13 @@ def token_width(transformer: nn.Module, host: Host) -> int | None:
 
 
 def activation_dtype(transformer: nn.Module) -> torch.dtype:
-    """The dtype in which a transformer computes, as far as its weights tell: those of a quantised one mostly do not."""
-    computing = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-    return next((p.dtype for p in transformer.parameters() if p.dtype in computing), torch.float32)
+    """The dtype in which a transformer computes, as far as its weights tell: that of most that are not quantised, since
+    a few are often kept in float32."""
+    weights = dict.fromkeys((torch.bfloat16, torch.float16, torch.float32, torch.float64), 0)
+    for parameter in transformer.parameters():
+        if parameter.dtype in weights:
+            weights[parameter.dtype] += parameter.numel()
+    return max(weights, key=weights.get) if any(weights.values()) else torch.float32
 
 
 def weights_device(block: nn.Module) -> torch.device | None:

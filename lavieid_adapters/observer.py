@@ -42,10 +42,9 @@ class Observer:
     def _read(self, transformer: nn.Module, args: tuple, kwargs: dict) -> None:
         arguments = {**dict(zip(self._names, args, strict=False)), **kwargs}
         latents, timestep = arguments.get(self.host.latents), arguments.get(self.host.timestep)
-        self.clip, self.progress = ClipTokens(), None
+        self.clip, self.progress = ClipTokens.of(self.host, transformer, arguments), None
         if not isinstance(latents, Tensor):
             return
-        self.clip = ClipTokens.of(self.host, transformer, arguments)
         if not self.before(len(latents), arguments) or timestep is None:
             return
         timestep = torch.as_tensor(timestep)
