@@ -56,9 +56,14 @@ class Conditioning:
         return len(self.tokens)
 
     def shown(
-        self, hidden_states: Tensor, grid: tuple[int, int, int] | None
+        self, hidden_states: Tensor, grid: tuple[int, int, int] | None, order: Tensor | None = None
     ) -> list[tuple[PreparedIdentity, Tensor | None]]:
         """The prepared identities that video tokens (b, n, D') meet, each with its region (1, n), None for all tokens.
+
+        Args:
+            hidden_states: The video tokens.
+            grid: Their grid (frames, height, width), None if it is not known.
+            order: The row-major number of each token, (n,); None if they are row-major.
 
         Raises:
             ValueError: If the identities do not fit the batch, or the regions the token grid.
@@ -69,6 +74,8 @@ class Conditioning:
         if self.regions[0].device != hidden_states.device:
             self.regions = [region.to(hidden_states.device) for region in self.regions]
         regions = token_regions(self.regions, grid, hidden_states.shape[1])
+        if order is not None:
+            regions = regions[:, order.to(regions.device)]
         return [(prepared.select(slice(i, i + 1)), regions[i : i + 1]) for i in range(len(self))]
 
     def prepared(self, device: torch.device, dtype: torch.dtype, batch: int) -> PreparedIdentity:

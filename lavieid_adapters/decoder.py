@@ -1,4 +1,4 @@
-"""TAM before a pipeline's VAE: a stand-in for `decode_latents` that refines first."""
+"""TAM before a pipeline's VAE: a stand-in for the method that takes the latents of a clip, which refines them first."""
 
 import functools
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class RefiningDecoder:
-    """Refines latents with one function after another, then decodes them as the pipeline does."""
+    """Refines latents with one function after another, then decodes them as the method does that it stands for."""
 
-    def __init__(self, decode: Callable):
-        self.decode = decode
+    def __init__(self, decode: Callable, own: bool):
+        self.decode, self.own = decode, own
         self.refiners: list[Callable[[Tensor], Tensor]] = []
         functools.update_wrapper(self, decode)
 
@@ -20,15 +20,20 @@ class RefiningDecoder:
         return self.decode(latents, *args, **kwargs)
 
     @classmethod
-    def put_on(cls, pipe, refine: Callable[[Tensor], Tensor]) -> "RefiningDecoder":
-        """Let a pipeline refine what it decodes; functions act in the order in which they were put on."""
-        if not isinstance(pipe.decode_latents, cls):
-            pipe.decode_latents = cls(pipe.decode_latents)
-        pipe.decode_latents.refiners.append(refine)
-        return pipe.decode_latents
+    def put_on(cls, owner, name: str, refine: Callable[[Tensor], Tensor]) -> "RefiningDecoder":
+        """Let a method of a pipeline, or of its VAE, refine the latents that are its first argument; functions act in
+        the order in which they were put on."""
+        decode = getattr(owner, name)
+        if not isinstance(decode, cls):
+            decode = cls(decode, own=name in vars(owner))
+            setattr(owner, name, decode)
+        decode.refiners.append(refine)
+        return decode
 
-    def take_off(self, pipe, refine: Callable[[Tensor], Tensor]) -> None:
+    def take_off(self, owner, name: str, refine: Callable[[Tensor], Tensor]) -> None:
         """Undo `put_on`. What others have wrapped around stays, and finds nothing to refine."""
         self.refiners.remove(refine)
-        if not self.refiners and pipe.__dict__.get("decode_latents") is self:
-            del pipe.decode_latents
+        if not self.refiners and vars(owner).get(name) is self:
+            delattr(owner, name)
+            if self.own:
+                setattr(owner, name, self.decode)

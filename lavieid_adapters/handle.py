@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from diffusers.hooks import ModelHook
 from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor, nn
 
 from .attachment import Attachment
 from .conditioning import Conditioning
-from .hooks import insert_innermost, remove_innermost
-from .hosts import Host, activation_dtype, find_block, find_host, token_width, weights_device
+from .hooks import StreamHook, insert_innermost, remove_innermost
+from .hosts import Arguments, Host, activation_dtype, find_block, find_host, token_width, weights_device
 from .identity import FACIAL_COMPONENTS
 from .observer import Observer
 from .regions import read_region
@@ -22,23 +21,6 @@ from .router import LocalRouter
 from .strength import Strength, delegated
 
 _HOOK_NAME = "lavieid_router"
-
-
-class RouterHook(ModelHook):
-    """Passes the video stream that leaves a block through the routers of its handles, in the order of attaching."""
-
-    def __init__(self, stream: int):
-        super().__init__()
-        self.stream = stream
-        self.handles: list[RouterHandle] = []
-
-    def post_forward(self, module: nn.Module, output):
-        hidden_states = output[self.stream] if isinstance(output, tuple) else output
-        for handle in self.handles:
-            hidden_states = handle.steer(hidden_states)
-        if isinstance(output, tuple):
-            return (*output[: self.stream], hidden_states, *output[self.stream + 1 :])
-        return hidden_states
 
 
 class RouterHandle(Attachment):
@@ -51,7 +33,7 @@ class RouterHandle(Attachment):
         enabled: Whether the router acts.
         strength: What `scale`, `component_scales`, `start` and `end` are kept in.
         observer: What tells the progress of the run; `attach_lavieid` gives it the pipeline's timesteps.
-        passes: A function that says how many guidance passes a batch holds, if that is known.
+        passes: A function from a forward's arguments to the guidance passes in its batch, None if they are not known.
         notices: Warnings that are given when the router first acts.
     """
 
@@ -63,11 +45,11 @@ class RouterHandle(Attachment):
     def __init__(self, router: LocalRouter, transformer: nn.Module, block_idx: int, host: Host, names: Sequence[str]):
         self.router, self.transformer, self.block_idx = router, transformer, block_idx
         self.notices: list[str] = []
-        self.passes: Callable[[], int | None] | None = None
+        self.passes: Callable[[Arguments], int | None] | None = None
         self.strength = Strength(names)
         self.observer = Observer(transformer, host, before=self._before_forward)
         self._host, self._block = host, find_block(transformer, host, block_idx)
-        self._grid: tuple[int, int, int] | None = None
+        self._grid: tuple[int, int, int] | None = None  # what the user says of it
         self._record: list[Tensor] | None = None
         self._streams: list[Tensor] | None = None
         self._attached = True
@@ -110,11 +92,16 @@ class RouterHandle(Attachment):
                 conditioning.prepared(device, activation_dtype(self.transformer), batch=1)
         self._conditioning = conditioning
 
-    def _before_forward(self, batch: int) -> bool:
+    def _before_forward(self, batch: int, arguments: Arguments) -> bool:
         """Refuse, ahead of the first block, what shows itself only in a forward; say whether the progress is wanted."""
-        passes = self.passes() if self.passes is not None else None
+        passes = self.passes(arguments) if self.passes is not None else None
         if self._conditioning is not None:
-            self._conditioning.check_forward(batch, passes, self.observer.grid)
+            if self.enabled and self.observer.clip.hidden:
+                raise ValueError(
+                    f"This forward of {type(unwrap_module(self.transformer)).__name__} does not tell where in its "
+                    "stream the clip is: give it the arguments that say the token grid, or detach the router."
+                )
+            self._conditioning.check_forward(batch, passes, self.observer.clip.grid)
         if not self.strength.windowed:
             return False
         # Numbers that a compiled forward reads are compiled into it: a new window would be a new graph.
@@ -135,11 +122,14 @@ class RouterHandle(Attachment):
         self._warned = False
 
     @contextmanager
-    def record_routes(self, grid: tuple[int, int, int] | None = None) -> Iterator[list[Tensor]]:
+    def record_routes(
+        self, grid: tuple[int, int, int] | None = None, onto: list[Tensor] | None = None
+    ) -> Iterator[list[Tensor]]:
         """Collect the route maps w of eq. 2 of every forward within the block.
 
         Args:
-            grid: The token grid (frames, height, width); needed only for hosts that `hosts.py` does not know.
+            grid: The token grid (frames, height, width); needed only where the host's description has none.
+            onto: The list; a new one if None.
 
         Yields:
             A list that grows by one tensor (batch, M, frames, height, width) a forward, on the host's device.
@@ -154,7 +144,7 @@ class RouterHandle(Attachment):
             raise ValueError(
                 f"The token grid of {type(self.transformer).__name__} is not known: pass grid=(frames, height, width)."
             )
-        self._record, self._grid = [], grid
+        self._record, self._grid = [] if onto is None else onto, grid
         try:
             yield self._record
         finally:
@@ -202,8 +192,14 @@ class RouterHandle(Attachment):
             f"{'enabled' if self.enabled else 'disabled'})"
         )
 
-    def steer(self, hidden_states: Tensor) -> Tensor:
-        """Eq. 3 on the video stream (b, n, D') that leaves the block, with what is set on this handle."""
+    def steer(self, stream: Tensor) -> Tensor:
+        """Eq. 3 on the clip's tokens in the stream that leaves the block, with what is set on this handle."""
+        if self._streams is None and (not self.enabled or (self._conditioning is None and self._warned)):
+            return stream
+        return self.observer.clip.steer(stream, self._steer)
+
+    def _steer(self, hidden_states: Tensor) -> Tensor:
+        """Eq. 3 on the clip's tokens (b, n, D')."""
         # A checkpoint's second call, in the backward pass, is not another forward.
         if self._streams is not None and torch._C._current_graph_task_id() == -1:
             self._streams.append(hidden_states)
@@ -221,14 +217,17 @@ class RouterHandle(Attachment):
             return hidden_states
         while self.notices and not quiet:
             warnings.warn(self.notices.pop(), stacklevel=2)
-        shown = self._conditioning.shown(hidden_states, self.observer.grid)
+        clip = self.observer.clip
+        shown = self._conditioning.shown(hidden_states, clip.grid, clip.order)
         # A checkpoint's second call, in the backward pass, must neither be recorded nor save other tensors than the
         # first.
         if self._record is not None and (quiet or torch._C._current_graph_task_id() == -1):
             with torch.no_grad():
                 weights = sum(self.router.prepared_weights(hidden_states, *identity) for identity in shown)
                 weights = weights.expand(len(hidden_states), -1, -1)
-            self._record.append(weights.unflatten(-1, self._grid or self.observer.grid))
+            if clip.order is not None:
+                weights = weights[..., clip.order.argsort().to(weights.device)]
+            self._record.append(weights.unflatten(-1, self._grid or clip.grid))
         strength = self.strength.now(hidden_states, self.observer.progress)
         # What is recorded must not be written over.
         in_place, out = self._host.fresh_output and len(shown) == 1 and self._streams is None, None
@@ -268,7 +267,7 @@ def attach(
     """
     host = host or find_host(transformer)
     block = find_block(transformer, host, block_idx)
-    width = token_width(transformer)
+    width = token_width(transformer, host)
     if width not in (None, router.config.dim):
         raise ValueError(
             f"The router is {router.config.dim} wide, but the video tokens of {type(transformer).__name__} are "
@@ -293,7 +292,7 @@ def attach(
         router.to(device)
     handle = RouterHandle(router, transformer, block_idx, host, names)
     if hook is None:
-        hook = RouterHook(host.stream)
+        hook = StreamHook(host.stream)
         insert_innermost(block, hook, _HOOK_NAME)
     hook.handles.append(handle)
     return handle

@@ -7,10 +7,33 @@ accelerate's offloading wraps a forward as well, and keeps what it wrapped as `_
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from diffusers.hooks import HookRegistry, ModelHook
-from torch import nn
+from torch import Tensor, nn
+
+
+class Steering(Protocol):
+    """What changes a stream."""
+
+    def steer(self, stream: Tensor) -> Tensor: ...
+
+
+class StreamHook(ModelHook):
+    """Passes the video stream that leaves a block through its handles, in the order of attaching."""
+
+    def __init__(self, stream: int):
+        super().__init__()
+        self.stream = stream
+        self.handles: list[Steering] = []
+
+    def post_forward(self, module: nn.Module, output):
+        stream = output[self.stream] if isinstance(output, tuple) else output
+        for handle in self.handles:
+            stream = handle.steer(stream)
+        if isinstance(output, tuple):
+            return (*output[: self.stream], stream, *output[self.stream + 1 :])
+        return stream
 
 
 def insert_innermost(block: nn.Module, hook: ModelHook, name: str) -> None:

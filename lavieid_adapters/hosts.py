@@ -1,72 +1,246 @@
-"""What is known of each host: where its blocks are, which of their outputs is the video stream, its token grid, its
-latents."""
+"""What is known of each host: where its blocks are, which of their outputs is the video stream, and where in it are the
+tokens of the clip.
 
-from collections.abc import Callable
+A pipeline's side of the same knowledge, such as how latents are normalised, is in `host_pipelines.py`.
+"""
+
+# b batch · f frames · c channels · h w height and width · n tokens
+
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers.hooks._common import _ALL_TRANSFORMER_BLOCK_IDENTIFIERS
 from diffusers.hooks._helpers import TransformerBlockRegistry
 from diffusers.utils.torch_utils import unwrap_module
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+Arguments = Mapping[str, Any]
+Grid = tuple[int, int, int]
+
+
+def highest(timesteps: Tensor) -> Tensor:
+    """The noisiest of a sample's timesteps (b, k), where those of given frames or tokens are lower."""
+    return timesteps.amax(1)
+
+
+def _of_last_frame(timesteps: Tensor) -> Tensor:
+    return timesteps[:, -1]
+
+
+def descending(timestep: Tensor) -> Tensor:
+    """Fraction of the run behind a timestep (b,) that falls from 1000 to 0."""
+    return 1 - timestep / 1000
+
+
+def _rising(timestep: Tensor) -> Tensor:
+    return timestep / 1000
 
 
 @dataclass(frozen=True)
 class Host:
-    """Description of a video transformer.
+    """Description of a video transformer. A function of a forward gets the transformer and the arguments by name.
 
     Attributes:
-        blocks: Name of the attribute that holds the block list.
+        blocks: Name of the attribute that holds the block list, or names in running order; blocks count over all.
         stream: Index of the video stream in a block's output tuple; ignored if a block gives one tensor.
-        grid: From the transformer and the shape of its input latents to the token grid (frames, height, width).
-        layout: Order of the latents' axes, "bfchw" or "bcfhw".
+        grid: From a forward to the clip's token grid (frames, height, width), None where the arguments do not tell it.
+        clip: Where the clip's tokens are in a stream that may hold others as well: "first", "last", or a function
+            from a forward to the index of the first; "whole" if the stream is the clip. Others are left alone.
+        order: From a forward and its grid to the row-major number of each token, (n,); None where tokens are row-major.
+        folded: Whether the stream is (b · f, h · w, d) instead of (b, f · h · w, d).
+        latents, timestep: What the forward calls them.
+        level: From timesteps (b, k), one for a sample or for each of its frames or tokens, to those of the noise, (b,).
+        progress: From the latter to the fraction of the run that is behind, where no pipeline tells the run's
+            timesteps; None if the timestep alone does not say.
+        width: Key of the config that says the width of the tokens; None if it is heads times their width.
         fresh_output: Whether the video stream that leaves a block is a tensor of its own, so that the router may write
             over it; False if it may be the block's input or a view.
     """
 
-    blocks: str
+    blocks: str | tuple[str, ...]
     stream: int = 0
-    grid: Callable[[nn.Module, tuple[int, ...]], tuple[int, int, int]] | None = None
-    layout: str = "bcfhw"
+    grid: Callable[[nn.Module, Arguments], Grid | None] | None = None
+    clip: str | Callable[[nn.Module, Arguments], int] = "whole"
+    order: Callable[[nn.Module, Arguments, Grid], Tensor | None] | None = None
+    folded: bool = False
+    latents: str = "hidden_states"
+    timestep: str = "timestep"
+    level: Callable[[Tensor], Tensor] = highest
+    progress: Callable[[Tensor], Tensor] | None = descending
+    width: str | None = None
     fresh_output: bool = False
 
+    def __post_init__(self):
+        if not callable(self.clip) and self.clip not in ("whole", "first", "last"):
+            raise ValueError(f"clip is {self.clip!r}, but must be 'whole', 'first', 'last' or a function.")
+        if self.grid is None and (self.clip != "whole" or self.order is not None or self.folded):
+            raise ValueError("clip, order and folded need a grid, which says how many tokens the clip has.")
 
-def _cogvideox_grid(transformer: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    size, size_t = transformer.config.patch_size, getattr(transformer.config, "patch_size_t", None) or 1
-    return -(-shape[1] // size_t), shape[3] // size, shape[4] // size
+
+def patches(layout: str, latents: str = "hidden_states") -> Callable[[nn.Module, Arguments], Grid]:
+    """A `Host.grid`: latents, with axes as `layout` says, over the config's `patch_size` (and `patch_size_t`)."""
+    frames, height, width = map(layout.index, "fhw")
+
+    def grid(transformer: nn.Module, arguments: Arguments) -> Grid:
+        size, shape = transformer.config.patch_size, arguments[latents].shape
+        if isinstance(size, int):
+            size = (transformer.config.get("patch_size_t") or 1, size, size)
+        return -(-shape[frames] // size[0]), shape[height] // size[1], shape[width] // size[2]
+
+    return grid
 
 
-_COGVIDEOX = Host("transformer_blocks", 0, _cogvideox_grid, "bfchw", fresh_output=True)
+def _without_reference(transformer: nn.Module, arguments: Arguments) -> Grid:
+    """Wan Animate: the first frame is the reference picture's place, which is cut off before decoding."""
+    frames, height, width = patches("bcfhw")(transformer, arguments)
+    return frames - 1, height, width
+
+
+def _kandinsky6(transformer: nn.Module, arguments: Arguments) -> Grid:
+    """Kandinsky 6: where tokens have types, the last frame is the reference picture."""
+    frames, height, width = patches("bfhwc")(transformer, arguments)
+    return frames - (arguments.get("visual_token_type_ids") is not None), height, width
+
+
+def _squares_of_8(transformer: nn.Module, arguments: Arguments, grid: Grid) -> Tensor | None:
+    """Kandinsky 5 under sparse attention: tokens of a frame go by squares of 8 × 8."""
+    if not (arguments.get("sparse_params") or {}).get("to_fractal"):
+        return None
+    f, h, w = grid
+    return torch.arange(f * h * w).view(f, h // 8, 8, w // 8, 8).transpose(2, 3).flatten()
+
+
+def _sizes(transformer: nn.Module, arguments: Arguments) -> Grid | None:
+    """LTX: latents are packed (b, n, c), and other arguments say the grid; a pipeline that says 1 × 1 × 1 does not."""
+    grid = tuple(arguments.get(name) for name in ("num_frames", "height", "width"))
+    return None if None in grid or math.prod(grid) == 1 != arguments["hidden_states"].shape[1] else grid
+
+
+_COORDINATES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # read off the device once a run, not once a step
+
+
+def _by_coordinates(coordinates: Tensor) -> tuple[int, Grid]:
+    """The first token and the grid of LTX's clip by its tokens' (b, 3, n) seconds, y and x: seconds begin at 0, and
+    fall behind the clip; given frames are put ahead of it at later seconds, or behind."""
+    if coordinates not in _COORDINATES:
+        t, y, x = coordinates[0].tolist()
+        start = t.index(0)
+        end = next((i for i in range(start + 1, len(t)) if t[i] < t[i - 1]), len(t))
+        height, width = len(set(y[start:end])), len(set(x[start:end]))
+        _COORDINATES[coordinates] = start, ((end - start) // (height * width), height, width)
+    return _COORDINATES[coordinates]
+
+
+def _ltx_grid(transformer: nn.Module, arguments: Arguments) -> Grid | None:
+    grid, coordinates = _sizes(transformer, arguments), arguments.get("video_coords")
+    return grid or (None if coordinates is None else _by_coordinates(coordinates)[1])
+
+
+def _ltx_start(transformer: nn.Module, arguments: Arguments) -> int:
+    return 0 if _sizes(transformer, arguments) else _by_coordinates(arguments["video_coords"])[0]
+
+
+# Streams that leave the blocks of diffusers are tensors of their own, or slices whose rest is the text stream's.
+_COGVIDEOX = Host("transformer_blocks", grid=patches("bfchw"), fresh_output=True)
+_DUAL = Host("transformer_blocks", grid=patches("bcfhw"), fresh_output=True)
+_DUAL_AND_SINGLE = Host(("transformer_blocks", "single_transformer_blocks"), grid=patches("bcfhw"), fresh_output=True)
+_WAN = Host("blocks", grid=patches("bcfhw"), fresh_output=True)
 
 HOSTS = {
+    "AllegroTransformer3DModel": _DUAL,
+    "AnyFlowTransformer3DModel": Host("blocks", grid=patches("bfchw"), fresh_output=True),
+    "ChronoEditTransformer3DModel": _WAN,
     "CogVideoXTransformer3DModel": _COGVIDEOX,
-    "ConsisIDTransformer3DModel": _COGVIDEOX,  # its block is in no registry of diffusers
+    "ConsisIDTransformer3DModel": _COGVIDEOX,
+    # Timesteps are 0.25 ln σ in Cosmos 1 and 0 to 1 later; given frames have a fixed one, lower or higher.
+    "CosmosTransformer3DModel": Host(
+        "transformer_blocks", grid=patches("bcfhw"), level=_of_last_frame, progress=None, fresh_output=True
+    ),
+    "EasyAnimateTransformer3DModel": _DUAL,
+    "HeliosTransformer3DModel": Host("blocks", grid=patches("bcfhw"), clip="last", fresh_output=True),
+    "HunyuanVideoTransformer3DModel": _DUAL_AND_SINGLE,
+    "HunyuanVideo15Transformer3DModel": _DUAL,
+    "HunyuanVideoFramepackTransformer3DModel": Host(
+        ("transformer_blocks", "single_transformer_blocks"), grid=patches("bcfhw"), clip="last", fresh_output=True
+    ),
+    "Kandinsky5Transformer3DModel": Host(
+        "visual_transformer_blocks", grid=patches("bfhwc"), order=_squares_of_8, width="model_dim", fresh_output=True
+    ),
+    "Kandinsky6Transformer3DModel": Host(
+        "visual_transformer_blocks", grid=_kandinsky6, clip="first", width="model_dim", fresh_output=True
+    ),
+    # Its temporal blocks, which alternate with these, have streams (b · h · w, f, d) and are not offered.
+    "LatteTransformer3DModel": Host("transformer_blocks", grid=patches("bcfhw"), folded=True, fresh_output=True),
+    "LTXVideoTransformer3DModel": Host("transformer_blocks", grid=_ltx_grid, clip=_ltx_start, fresh_output=True),
+    "LTX2VideoTransformer3DModel": Host("transformer_blocks", grid=_sizes, clip="first", fresh_output=True),
+    "MochiTransformer3DModel": Host("transformer_blocks", grid=patches("bcfhw"), progress=_rising, fresh_output=True),
+    "MotifVideoTransformer3DModel": _DUAL_AND_SINGLE,
+    "SanaVideoTransformer3DModel": _DUAL,
+    "SanaWMTransformer3DModel": Host("blocks", grid=patches("bcfhw"), width="hidden_size", fresh_output=True),
+    "SkyReelsV2Transformer3DModel": _WAN,
+    "WanTransformer3DModel": _WAN,
+    "WanAnimateTransformer3DModel": Host("blocks", grid=_without_reference, clip="last", fresh_output=True),
+    "WanVACETransformer3DModel": _WAN,  # of reference pictures, each is one more frame ahead, which a forward hides
+}
+
+NOT_HOSTS = {
+    "AnyFlowFARTransformer3DModel": "its stream mixes tokens of frames at two sizes, past ones being compressed",
+    "Cosmos3OmniTransformer": "its stream is one packed sequence of video, control clips and sound, without a batch",
+    "JoyImageEditTransformer3DModel": "it edits images",
+    "JoyImageEditPlusTransformer3DModel": "it edits images",
+    "Kandinsky6SRTransformer3DModel": "it enlarges tiles of a finished video, of which none shows the whole picture",
+    "MiniMaxH3Transformer3DModel": "its stream is one packed sequence of text, keyframes, audio and video",
+    "SanaWMLTX2RefinerTransformer3DModel": "it refines a finished video, and runs again to fill a cache",
+    "WanAnimate2Transformer3DModel": "it takes lists of latents, and runs over the driving video as well",
 }
 
 
 def find_host(transformer: nn.Module) -> Host:
-    """The description of a transformer: ours, or what diffusers' block registry says of its block class.
+    """The description of a transformer.
 
     Raises:
-        ValueError: If neither knows it; shows how to describe it.
+        ValueError: If it has none; says why, or shows how to describe it.
     """
     transformer = unwrap_module(transformer)
     for cls in type(transformer).__mro__:
         if cls.__name__ in HOSTS:
             return HOSTS[cls.__name__]
-    for name, child in transformer.named_children():
-        if name in _ALL_TRANSFORMER_BLOCK_IDENTIFIERS and isinstance(child, nn.ModuleList) and len(child):
-            try:
-                metadata = TransformerBlockRegistry.get(type(child[0]))
-            except ValueError:
-                continue
-            return Host(name, metadata.return_hidden_states_index)
-    lists = [name for name, child in transformer.named_children() if isinstance(child, nn.ModuleList)]
+        if cls.__name__ in NOT_HOSTS:
+            raise ValueError(f"{cls.__name__} is not supported: {NOT_HOSTS[cls.__name__]}.")
+    lists = [(name, child) for name, child in transformer.named_children() if isinstance(child, nn.ModuleList)]
+    name, stream = (lists[0][0], _registered_stream(lists[0][1])) if lists else ("name of its ModuleList", 0)
     raise ValueError(
         f"The blocks of {type(transformer).__name__} are not known. Describe it: attach(router, transformer, host=Host("
-        f"blocks='{lists[0] if lists else 'name of its ModuleList'}', stream=0)), where stream is the index of the "
-        "video tokens in a block's output. If it wraps a transformer (DDP, PeftModel), attach to the wrapped one."
+        f"blocks='{name}', stream={stream})), where stream is the index of the video tokens in a block's output; if "
+        "these hold more than the clip, grid and clip say where it is. If it wraps a transformer (DDP, PeftModel), "
+        "attach to the wrapped one."
     )
+
+
+def _registered_stream(blocks: nn.ModuleList) -> int:
+    """What diffusers' registry of blocks says of their video stream."""
+    try:
+        return TransformerBlockRegistry.get(type(blocks[0])).return_hidden_states_index or 0
+    except (ValueError, IndexError):
+        return 0
+
+
+def find_blocks(transformer: nn.Module, host: Host) -> list[nn.Module]:
+    """All blocks of a transformer in running order.
+
+    Raises:
+        ValueError: If the transformer has no such lists.
+    """
+    found = []
+    for name in (host.blocks,) if isinstance(host.blocks, str) else host.blocks:
+        blocks = getattr(unwrap_module(transformer), name, None)
+        if not isinstance(blocks, nn.ModuleList):
+            raise ValueError(f"{type(transformer).__name__} has no block list '{name}': correct the Host's `blocks`.")
+        found += blocks
+    return found
 
 
 def find_block(transformer: nn.Module, host: Host, block_idx: int) -> nn.Module:
@@ -75,11 +249,7 @@ def find_block(transformer: nn.Module, host: Host, block_idx: int) -> nn.Module:
     Raises:
         ValueError: If the transformer has no such list or no such block.
     """
-    blocks = getattr(unwrap_module(transformer), host.blocks, None)
-    if not isinstance(blocks, nn.ModuleList):
-        raise ValueError(
-            f"{type(transformer).__name__} has no block list '{host.blocks}': correct the Host's `blocks`."
-        )
+    blocks = find_blocks(transformer, host)
     if not -len(blocks) <= block_idx < len(blocks):
         raise ValueError(
             f"block_idx is {block_idx}, but {type(transformer).__name__} has {len(blocks)} blocks: choose 0 to "
@@ -88,17 +258,23 @@ def find_block(transformer: nn.Module, host: Host, block_idx: int) -> nn.Module:
     return unwrap_module(blocks[block_idx])
 
 
-def token_width(transformer: nn.Module) -> int | None:
+def token_width(transformer: nn.Module, host: Host) -> int | None:
     """Width of the video tokens by the transformer's config; None if the config does not say."""
     config = getattr(transformer, "config", {})
+    if host.width is not None:
+        return config.get(host.width)
     heads, head_dim = config.get("num_attention_heads"), config.get("attention_head_dim")
     return heads * head_dim if isinstance(heads, int) and isinstance(head_dim, int) else None
 
 
 def activation_dtype(transformer: nn.Module) -> torch.dtype:
-    """The dtype in which a transformer computes, as far as its weights tell: those of a quantised one mostly do not."""
-    computing = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-    return next((p.dtype for p in transformer.parameters() if p.dtype in computing), torch.float32)
+    """The dtype in which a transformer computes, as far as its weights tell: that of most that are not quantised, since
+    a few are often kept in float32."""
+    weights = dict.fromkeys((torch.bfloat16, torch.float16, torch.float32, torch.float64), 0)
+    for parameter in transformer.parameters():
+        if parameter.dtype in weights:
+            weights[parameter.dtype] += parameter.numel()
+    return max(weights, key=weights.get) if any(weights.values()) else torch.float32
 
 
 def weights_device(block: nn.Module) -> torch.device | None:

@@ -3,9 +3,7 @@
 import contextlib
 import os
 import tempfile
-import uuid
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,16 @@ from torch import Tensor
 
 from .attachment import Attachment
 from .checkpoint import Adapter, upload
-from .decoder import RefiningDecoder
 from .encoder import LocalFacialEncoder
 from .face import FaceProcessor
 from .folder import ADAPTERS, Metadata, save_folder
 from .handle import RouterHandle
-from .hosts import Host
+from .host_pipelines import VideoPipeline
 from .identity import Identity
 from .reader import IdentityReader, with_settings
+from .refiner import Refiner
 from .router import LocalRouter
-from .strength import delegated, finite
+from .strength import delegated
 from .tam import TAM
 
 
@@ -33,48 +31,33 @@ class LaVieID(Attachment):
     Attributes:
         pipe: The pipeline.
         router, encoder, tam: The adapters; None for one that is not there.
-        handle: The router's `RouterHandle`, None without a router.
+        handles: The router's `RouterHandle` on each of the pipeline's transformers, of which Wan 2.2 has two; empty
+            without a router. They share strength and window.
     """
 
     scale = delegated(lambda self: self._need_handle(), RouterHandle, "scale")
     component_scales = delegated(lambda self: self._need_handle(), RouterHandle, "component_scales")
     start = delegated(lambda self: self._need_handle(), RouterHandle, "start")
     end = delegated(lambda self: self._need_handle(), RouterHandle, "end")
+    chunks = delegated(lambda self: self._refiner, Refiner, "chunks")
+    beta = delegated(lambda self: self._refiner, Refiner, "beta")
 
-    def __init__(self, pipe, adapters: Mapping[str, Adapter], metadata: Metadata, host: Host):
+    def __init__(self, pipe, adapters: Mapping[str, Adapter], metadata: Metadata, kind: VideoPipeline):
         self.pipe, self.metadata = pipe, metadata
         self.router: LocalRouter | None = adapters.get("router")
         self.encoder: LocalFacialEncoder | None = adapters.get("encoder")
         self.tam: TAM | None = adapters.get("tam")
-        self._host = host
-        self.handle: RouterHandle | None = None
-        self._decoder: RefiningDecoder | None = None
+        self.handles: list[RouterHandle] = []
         self._enabled, self._attached = True, True
         self._notices: list[str] = []
         self._reader: IdentityReader | None = None
         self._hub: dict[str, Any] = {}
-        self._mark = uuid.uuid4().hex
-        self._chunks, self._beta = (4, 0.2) if self.tam is None else (self.tam.config.chunks, self.tam.config.beta)
+        self._refiner = Refiner(pipe, kind, self.tam, self._notices)
 
     @property
-    def chunks(self) -> int:
-        """TAM's number K of chunks; a clip of fewer latent frames gets one a frame."""
-        return self._chunks
-
-    @chunks.setter
-    def chunks(self, value: int) -> None:
-        if value < 1:
-            raise ValueError(f"chunks is {value}, but must be at least 1.")
-        self._chunks = value
-
-    @property
-    def beta(self) -> float:
-        """TAM's strength beta of eq. 4; 0 leaves the latents as they are."""
-        return self._beta
-
-    @beta.setter
-    def beta(self, value: float) -> None:
-        self._beta = finite("beta", value)
+    def handle(self) -> RouterHandle | None:
+        """The router's handle on the first transformer, None without a router."""
+        return self.handles[0] if self.handles else None
 
     @property
     def reader(self) -> IdentityReader:
@@ -151,7 +134,7 @@ class LaVieID(Attachment):
             raise TypeError(f"{', '.join(given)} only go with photos, of which there is none.")
         handle = self._need_handle()
         if isinstance(identity, Tensor):
-            handle.set_tokens(identity, mask, videos_per_prompt, regions)
+            self._set_tokens(identity, mask, videos_per_prompt, regions)
             return
         if mask is not None:
             raise ValueError("mask goes with component tokens; an Identity carries its own.")
@@ -168,7 +151,11 @@ class LaVieID(Attachment):
             )
         device = handle.router.device
         tokens, masks = zip(*((i.tokens.to(device), i.mask.to(device)) for i in identities), strict=True)
-        handle.set_tokens(torch.stack(tokens), torch.stack(masks), videos_per_prompt, regions)
+        self._set_tokens(torch.stack(tokens), torch.stack(masks), videos_per_prompt, regions)
+
+    def _set_tokens(self, *conditioning) -> None:
+        for handle in self.handles:
+            handle.set_tokens(*conditioning)
 
     def _read(self, identity, face_index, on_no_face, component_map) -> Identity:
         if isinstance(identity, list | tuple):
@@ -195,7 +182,9 @@ class LaVieID(Attachment):
 
     def clear(self) -> None:
         """Forget the identity: the router changes nothing until one is set."""
-        self._need_handle().clear()
+        self._need_handle()
+        for handle in self.handles:
+            handle.clear()
 
     @property
     def enabled(self) -> bool:
@@ -204,45 +193,39 @@ class LaVieID(Attachment):
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
-        self._enabled = value
-        if self.handle is not None:
-            self.handle.enabled = value
+        self._enabled = self._refiner.enabled = value
+        for handle in self.handles:
+            handle.enabled = value
 
-    def record_routes(self) -> contextlib.AbstractContextManager[list[Tensor]]:
+    @contextlib.contextmanager
+    def record_routes(self) -> Iterator[list[Tensor]]:
         """Collect route maps (batch, M, frames, height, width), one a forward; see `RouterHandle.record_routes`."""
-        return self._need_handle().record_routes()
+        with self._need_handle().record_routes() as routes, contextlib.ExitStack() as others:
+            for handle in self.handles[1:]:
+                others.enter_context(handle.record_routes(onto=routes))
+            yield routes
 
     def refine(self, latents: Tensor) -> Tensor:
         """TAM on latents that the pipeline gave for `output_type="latent"`; without TAM, the latents themselves.
 
-        `pipe.decode_latents` refines by itself what has not been through here; copies and slices of what has been do
-        not tell, so decode those in `with lavieid.disabled():`. CogVideoX 1.5 pads the front of such latents with
-        frames that it cuts before decoding; cut them first, as it does.
+        The pipeline refines by itself what it decodes. `pipe.decode_latents`, if it has that, leaves alone what has
+        been through here; copies and slices do not tell, nor does `pipe.vae.decode`, so decode those in `with
+        lavieid.disabled():`. CogVideoX 1.5 pads the front of such latents with frames that it cuts before decoding;
+        cut them first, as it does. Packed latents (LTX) must be unpacked first.
 
         Args:
-            latents: In the pipeline's layout and the VAE's normalised space.
+            latents: As the pipeline gives them: in its layout, and normalised (those of LTX-2 denormalised).
 
         Raises:
-            ValueError, TypeError: If the latents are not those of the pipeline.
+            ValueError, TypeError: If the latents are not those of the pipeline, or are of more than the clip.
         """
-        if self.tam is None or not self._enabled or not self._attached:
-            return latents
-        while self._notices:
-            warnings.warn(self._notices.pop(), stacklevel=2)
-        rest = self.pipe.vae.device  # an offloaded pipeline keeps its models elsewhere between uses; so must TAM
-        self.tam.to(latents.device)
-        try:
-            chunks = min(self.chunks, latents.shape[self._host.layout.index("f")])
-            refined = self.tam.refine(latents, chunks, self.beta, self._host.layout)
-        finally:
-            if rest != latents.device:
-                self.tam.to("cpu")
-        # Goes with the tensor, so that decoding does not refine it a second time.
-        refined.refined_by_lavieid = {*getattr(latents, "refined_by_lavieid", ()), self._mark}
-        return refined
+        return self._refiner.refine(latents)
 
-    def _refine_once(self, latents: Tensor) -> Tensor:
-        return latents if self._mark in getattr(latents, "refined_by_lavieid", ()) else self.refine(latents)
+    def _add(self, handle: RouterHandle) -> None:
+        """Take on the router's handle on one more transformer."""
+        if self.handles:
+            handle.strength = self.handles[0].strength
+        self.handles.append(handle)
 
     def save_pretrained(self, save_directory: str | os.PathLike, license: str = "apache-2.0") -> None:
         """Write a folder of `router/`, `encoder/` and `tam/` with a model card, aside first and then renamed."""
@@ -262,19 +245,16 @@ class LaVieID(Attachment):
             return
         self._attached, self._reader = False, None
         try:
-            if self.handle is not None:
-                self.handle.detach()
+            for handle in self.handles:
+                handle.detach()
         finally:
-            if self._decoder is not None:
-                self._decoder.take_off(self.pipe, self._refine_once)
-            self._decoder = None
+            self._refiner.take_off()
 
     def __repr__(self) -> str:
         if not self._attached:
             return "LaVieID(detached)"
         lines = [f"LaVieID on {type(self.pipe).__name__}"]
-        if self.handle is not None:
-            lines.append(f"  router: {self.handle!r}")
+        lines += [f"  router: {handle!r}" for handle in self.handles]
         if self.encoder is not None:
             lines.append(
                 f"  encoder: {self.encoder.num_parameters() / 1e6:.1f} M parameters, {self.encoder.fingerprint()}"

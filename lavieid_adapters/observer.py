@@ -1,4 +1,5 @@
-"""What a block cannot see of the forward it belongs to: how far the denoising run is, and the token grid."""
+"""What a block cannot see of the forward it belongs to: how far the denoising run is, and where the clip's tokens
+are."""
 
 import inspect
 from collections.abc import Callable
@@ -7,7 +8,8 @@ import torch
 from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor, nn
 
-from .hosts import Host
+from .clip_tokens import ClipTokens
+from .hosts import Arguments, Host
 
 
 class Observer:
@@ -15,46 +17,39 @@ class Observer:
 
     Args:
         transformer, host: The transformer and its description.
-        before: Called with the batch size before each forward; says whether the progress is wanted.
+        before: Called with the batch size and the arguments before each forward; says whether the progress is wanted.
 
     Attributes:
         progress: Fraction of the run that is behind, (1,) or (batch,), on the device of the timesteps.
-        grid: Token grid (frames, height, width); None if the host's description has none.
-        timesteps: A function that gives the run's timesteps, first step first, or None if they are not known: then
-            progress is 1 - t / 1000.
+        clip: Where the clip's tokens are in the stream.
+        clock: A function from timesteps (batch,) to the progress, or None if that is not known; then the host's
+            description tells it.
     """
 
-    def __init__(self, transformer: nn.Module, host: Host, before: Callable[[int], bool]):
+    def __init__(self, transformer: nn.Module, host: Host, before: Callable[[int, Arguments], bool]):
         self.host, self.before = host, before
         self.progress: Tensor | None = None
-        self.grid: tuple[int, int, int] | None = None
-        self.timesteps: Callable[[], Tensor | None] | None = None
-        forward = inspect.signature(type(unwrap_module(transformer)).forward)
-        self._positions = {name: i - 1 for i, name in enumerate(forward.parameters)}
+        self.clip = ClipTokens()
+        self.clock: Callable[[Tensor], Tensor | None] | None = None
+        self._names = list(inspect.signature(type(unwrap_module(transformer)).forward).parameters)[1:]
         self._removable = transformer.register_forward_pre_hook(self._read, with_kwargs=True)
 
     def close(self) -> None:
         """Stop reading, and let go of what was read."""
         self._removable.remove()
-        self.progress = self.grid = self.timesteps = None
-
-    def _argument(self, name: str, args: tuple, kwargs: dict):
-        position = self._positions.get(name, len(args))
-        return kwargs.get(name, args[position] if position < len(args) else None)
+        self.progress, self.clip, self.clock = None, ClipTokens(), None
 
     def _read(self, transformer: nn.Module, args: tuple, kwargs: dict) -> None:
-        latents, timestep = (self._argument(name, args, kwargs) for name in ("hidden_states", "timestep"))
+        arguments = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        latents, timestep = arguments.get(self.host.latents), arguments.get(self.host.timestep)
+        self.clip, self.progress = ClipTokens.of(self.host, transformer, arguments), None
         if not isinstance(latents, Tensor):
             return
-        self.grid = None if self.host.grid is None else self.host.grid(transformer, tuple(latents.shape))
-        self.progress = None
-        if not self.before(len(latents)) or timestep is None:
+        if not self.before(len(latents), arguments) or timestep is None:
             return
-        timestep = torch.as_tensor(timestep).float()
-        timestep = timestep.reshape(timestep.shape[0] if timestep.ndim else 1, -1).amax(1)
-        run = self.timesteps() if self.timesteps is not None else None
-        if run is None:
-            self.progress = 1 - timestep / 1000
-        else:  # on the device, since reading a number off it would make the host wait; all samples are at one step
-            run = run.to(timestep)
-            self.progress = (run > timestep[:1, None]).sum(1) / len(run)
+        timestep = torch.as_tensor(timestep)
+        timestep = self.host.level(timestep.reshape(timestep.shape[0] if timestep.ndim else 1, -1))
+        if self.clock is not None:
+            self.progress = self.clock(timestep)
+        if self.progress is None and self.host.progress is not None:
+            self.progress = self.host.progress(timestep.float())

@@ -6,25 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from .checkpoint import Adapter
-from .decoder import RefiningDecoder
 from .encoder import LocalFacialEncoder
 from .folder import ADAPTERS, Metadata, by_name, load_folder
 from .handle import attach
+from .host_pipelines import find_pipeline, find_transformers, latent_channels
 from .hosts import activation_dtype, find_host, token_width
 from .lavieid import LaVieID
 from .router import LocalRouter
 from .tam import TAM
-
-_PIPELINES = (
-    "CogVideoXPipeline",
-    "CogVideoXImageToVideoPipeline",
-    "CogVideoXVideoToVideoPipeline",
-    "CogVideoXFunControlPipeline",
-    "ConsisIDPipeline",
-)
 
 _OWN = "lavieid"  # folder of the adapters that a base brings with it
 
@@ -45,7 +36,8 @@ def attach_lavieid(
     """Attach a local router and TAM to a pipeline: two lines in a script that generates video already.
 
     Args:
-        pipe: A CogVideoX pipeline (text, image or video to video, Fun control) or a ConsisID pipeline.
+        pipe: A video pipeline of diffusers; `host_pipelines.PIPELINES` has all that are known. Where TAM refines what
+            `pipe.vae` decodes, it does so for all that this VAE decodes, for other pipelines too, until it is detached.
         adapters: A Hub repo, a folder, or built adapters (one, several, or by the names "router", "encoder", "tam");
             None takes those that a local base brings in the folder `lavieid/` beside its models, or else gives
             fresh ones of the pipe's dimensions, which change nothing until they are trained.
@@ -61,14 +53,11 @@ def attach_lavieid(
         ValueError, TypeError: If the pipeline is not supported, or the adapters do not fit it; the pipeline is
             untouched then.
     """
-    if not any(cls.__name__ in _PIPELINES for cls in type(pipe).__mro__):
-        raise ValueError(
-            f"{type(pipe).__name__} is not supported: use one of {', '.join(_PIPELINES)}, or attach() a router."
-        )
+    kind = find_pipeline(pipe)
     if kwargs and not isinstance(adapters, str | os.PathLike):
         raise TypeError(f"{', '.join(kwargs)} only go with a Hub repo or a folder of adapters.")
-    host = find_host(pipe.transformer)
-    dtype = activation_dtype(pipe.transformer)
+    transformers = find_transformers(pipe)
+    dtype = activation_dtype(transformers[0])
     metadata = Metadata(base_model=_name(pipe), block_idx=block_idx or 0)
     base = metadata.base_model  # with which a folder's card is compared
     if adapters is None and (adapters := _own_adapters(pipe)) is not None:
@@ -76,8 +65,7 @@ def attach_lavieid(
     fresh = adapters is None
     if fresh:
         with torch.device(pipe._execution_device):
-            channels = {"latent_channels": pipe.vae.config.latent_channels}
-            adapters = {name: fresh_adapter(name, pipe, **(channels if name == "tam" else {})) for name in ADAPTERS}
+            adapters = {name: fresh_adapter(name, pipe) for name in ADAPTERS}
         adapters = {name: adapter.to(dtype).eval() for name, adapter in adapters.items()}
     elif isinstance(adapters, str | os.PathLike):
         adapters, saved = load_folder(adapters, torch_dtype=dtype, **kwargs)
@@ -85,35 +73,28 @@ def attach_lavieid(
     adapters = by_name(adapters)
 
     tam = adapters.get("tam")
-    channels = pipe.vae.config.latent_channels
+    channels = latent_channels(pipe.vae)
     if tam is not None and tam.config.latent_channels != channels:
         raise ValueError(
             f"TAM was built for {tam.config.latent_channels} latent channels, but the VAE of {type(pipe).__name__} has "
             f"{channels}: use the adapters of this base model."
         )
-    lavieid = LaVieID(pipe, adapters, metadata, host)
+    lavieid = LaVieID(pipe, adapters, metadata, kind)
     lavieid._hub = {key: kwargs[key] for key in ("cache_dir", "token", "local_files_only") if key in kwargs}
     if fresh:
         lavieid._notices.append(_UNTRAINED)
-    if lavieid.router is not None:
-        lavieid.handle = attach(lavieid.router, pipe.transformer, metadata.block_idx, names=names)
-        lavieid.handle.notices = lavieid._notices
-        lavieid.handle.observer.timesteps = functools.partial(_timesteps, pipe)
-        lavieid.handle.passes = functools.partial(_passes, pipe)
-    if tam is not None:
-        lavieid._decoder = RefiningDecoder.put_on(pipe, lavieid._refine_once)
+    try:
+        for transformer in transformers if lavieid.router is not None else ():
+            handle = attach(lavieid.router, transformer, metadata.block_idx, names=names)
+            handle.notices = lavieid._notices
+            handle.observer.clock = functools.partial(kind.progress, pipe)
+            handle.passes = functools.partial(kind.passes_of, pipe)
+            lavieid._add(handle)
+    except ValueError:
+        lavieid.detach()
+        raise
+    lavieid._refiner.put_on()
     return lavieid
-
-
-def _timesteps(pipe) -> Tensor | None:
-    """The timesteps of the pipeline's run: a video-to-video run is the last `num_timesteps` of the scheduler's."""
-    count = getattr(pipe, "_num_timesteps", None)  # there is none before the first run
-    return None if count is None else pipe.scheduler.timesteps[-count:]
-
-
-def _passes(pipe) -> int | None:
-    """Guidance passes in a batch of the pipeline's run. Dynamic guidance begins at 1, which says nothing."""
-    return 2 if getattr(pipe, "_guidance_scale", 1) > 1 else None
 
 
 def fresh_adapter(name: str, pipe, **sizes) -> Adapter:
@@ -126,12 +107,13 @@ def fresh_adapter(name: str, pipe, **sizes) -> Adapter:
     """
     if name == "encoder":
         return LocalFacialEncoder(**sizes)
-    dim = sizes.pop("dim", None) or token_width(pipe.transformer)
+    transformer = find_transformers(pipe)[0]
+    dim = sizes.pop("dim", None) or token_width(transformer, find_host(transformer))
     if name == "router":
         return LocalRouter(dim=dim, **sizes)
     heads = next(h for h in range(max(1, dim // 128), 0, -1) if dim % (2 * h) == 0)
-    host = find_host(pipe.transformer)
-    defaults = {"latent_channels": pipe.transformer.config.out_channels, "num_heads": heads, "layout": host.layout}
+    layout = find_pipeline(pipe).layout
+    defaults = {"latent_channels": latent_channels(pipe.vae), "num_heads": heads, "layout": layout}
     return TAM(dim=dim, **{**defaults, **sizes})
 
 
@@ -142,4 +124,4 @@ def _own_adapters(pipe) -> Path | None:
 
 
 def _name(pipe) -> str | None:
-    return pipe.config.get("_name_or_path") or getattr(pipe.transformer.config, "_name_or_path", None) or None
+    return pipe.config.get("_name_or_path") or getattr(find_transformers(pipe)[0].config, "_name_or_path", None) or None

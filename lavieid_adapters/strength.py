@@ -63,8 +63,8 @@ class Strength:
     def start(self) -> float:
         """The fraction of the denoising run, from 0 to 1, before which the router does not act.
 
-        The fraction is that of the steps in a pipeline (`attach_lavieid`); a transformer alone knows only the timestep
-        t, and takes 1 - t / 1000.
+        The fraction is that of the steps in a pipeline (`attach_lavieid`), of each part for one that makes a video in
+        parts; a transformer alone knows only the timestep t, and takes 1 - t / 1000 (t / 1000 where it rises).
         """
         return self._start
 
@@ -99,8 +99,9 @@ class Strength:
             return self._alpha
         if progress is None:
             raise ValueError(
-                "A window (start, end) needs a transformer whose forward takes `hidden_states` and `timestep`: set "
-                "start to 0 and end to 1."
+                "A window (start, end) needs a transformer whose forward takes `hidden_states` and `timestep` (or what "
+                "its Host says), and a pipeline where these do not tell the progress, as in Cosmos: set start to 0 and "
+                "end to 1."
             )
         progress = progress.to(like.device)[: len(like)]  # a cache may run one pass of guidance alone
         inside = (progress >= self._bounds[0]) & (progress < self._bounds[1])

@@ -12,7 +12,7 @@ from .checkpoint import Adapter, fetch, hub_errors
 from .data import SampleFormat, TrainingSamples
 from .encoder import LocalFacialEncoder
 from .folder import ADAPTERS, Metadata, load_folder
-from .hosts import find_host
+from .hosts import find_blocks, find_host
 from .pipeline import fresh_adapter
 from .run_folder import LORA_WEIGHTS
 from .shards import Shards
@@ -52,7 +52,7 @@ def build_adapters(config: TrainingConfig, pipe, checkpoint: Path | None) -> tup
             f"'{config.adapters}' has a LoRA of the host, which a run cannot begin with: fuse it into a base of its "
             "own (pipe.load_lora_weights, pipe.fuse_lora, pipe.save_pretrained), or take its folder without the LoRA."
         )
-    block_idx = config.block_idx % len(getattr(pipe.transformer, find_host(pipe.transformer).blocks))
+    block_idx = config.block_idx % len(find_blocks(pipe.transformer, find_host(pipe.transformer)))
     if source:
         metadata.checked_against(config.base, block_idx)
     for name in TRAINED[config.stage]:
@@ -141,7 +141,7 @@ def training_samples(config: TrainingConfig, shards: Shards, pipe, step: Trainin
     for size in set(shards.sizes):
         frames, height, width = size
         latents = (1, (frames - 1) // temporal + 1, channels, height // spatial, width // spatial)
-        grids[size] = host.grid(transformer, latents)
+        grids[size] = host.grid(transformer, {host.latents: torch.empty(latents, device="meta")})
     sample_format = SampleFormat(
         grids=grids,
         temporal_compression=temporal,

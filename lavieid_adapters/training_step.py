@@ -16,7 +16,7 @@ from .components import component_images, component_mask
 from .data import Batch
 from .features import component_features, join_embeds
 from .handle import attach
-from .hosts import find_host
+from .hosts import find_blocks, find_host
 from .losses import diffusion_loss, lavieid_loss, route_accuracy, route_loss, squared_error
 from .noising import add_noise, denoise, denoised, draw_timesteps
 from .training_config import TrainingConfig
@@ -50,7 +50,7 @@ class TrainingStep:
         self.null_prompt, self.dtype = null_prompt, getattr(torch, config.dtype)
         self.device = next(pipe.transformer.parameters()).device
         self._host = find_host(pipe.transformer)
-        self._blocks = list(getattr(pipe.transformer, self._host.blocks))
+        self._blocks = find_blocks(pipe.transformer, self._host)
         self._rotary: dict[tuple, object] = {}
         self.handle = None
         if self.router is not None:

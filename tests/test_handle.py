@@ -637,7 +637,7 @@ def test_compiled_host_runs_without_an_identity(model):
         assert torch.equal(run(compiled), base)
 
 
-def test_any_host_of_diffusers_block_registry():
+def test_described_host_whose_grid_is_not_known():
     model = wan()
     inputs = {
         "hidden_states": torch.randn(2, 4, 3, 8, 8),
@@ -646,7 +646,7 @@ def test_any_host_of_diffusers_block_registry():
     }
     with torch.no_grad():
         base = model(**inputs).sample
-        with attach(tiny.router(), model, block_idx=-1) as handle:
+        with attach(tiny.router(), model, block_idx=-1, host=Host("blocks")) as handle:
             handle.set_tokens(tiny.tokens())
             assert not torch.equal(model(**inputs).sample, base)
             with pytest.raises(ValueError, match="token grid of WanTransformer3DModel"), handle.record_routes():

@@ -4,6 +4,7 @@ import tiny
 import torch
 from torch import nn
 
+from lavieid_adapters import attach
 from lavieid_adapters.hosts import HOSTS, Host, activation_dtype, find_block, find_host, token_width, weights_device
 
 
@@ -17,10 +18,6 @@ def wan() -> nn.Module:
 def test_every_described_host_is_a_class_of_diffusers():
     for name in HOSTS:
         assert issubclass(getattr(diffusers, name), nn.Module)
-
-
-def test_hosts_that_only_diffusers_knows_are_found_by_its_block_registry():
-    assert find_host(wan()) == Host("blocks", 0)
 
 
 def test_subclasses_and_compiled_transformers_are_found_as_their_class():
@@ -45,6 +42,62 @@ def test_unknown_transformer_is_refused_and_the_message_shows_how_to_describe_it
         find_block(Unknown(), Host("blocks"), 0)
 
 
+class Own(nn.Module):
+    """A user's transformer: 4 tokens of history ahead of the clip's, and timesteps that go from 1 to 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (nn.ModuleList([nn.Linear(tiny.DIM, tiny.DIM)]) for _ in range(2))
+
+    def forward(self, x, t, history):
+        x = torch.cat([history, x.flatten(1, 3)], 1)
+        return self.second[0](self.first[0](x))
+
+
+@pytest.mark.parametrize("block_idx", [0, 1, -1])
+def test_a_users_own_transformer_works_by_its_description(block_idx):
+    torch.manual_seed(0)
+    model, router = Own(), tiny.router()
+    host = Host(
+        ("first", "second"), grid=lambda transformer, arguments: arguments["x"].shape[1:4], clip="last", latents="x",
+        timestep="t", progress=lambda t: 1 - t,
+    )  # fmt: skip
+    inputs = torch.randn(2, 2, 3, 4, tiny.DIM), torch.full((2,), 0.7), torch.randn(2, 4, tiny.DIM)
+    with torch.no_grad(), attach(router, model, block_idx, host=host) as handle:
+        handle.set_tokens(tiny.tokens())
+        with handle.record_routes() as routes, handle.record_stream() as streams:
+            steered = model(*inputs)
+        with handle.disabled():
+            base = model(inputs[0], t=inputs[1], history=inputs[2])
+        handle.start = 0.5
+        assert torch.equal(model(*inputs), base)
+        handle.start = 0.2
+        assert torch.equal(model(*inputs), steered)
+    assert torch.equal(steered[:, :4], base[:, :4])
+    assert not torch.equal(steered[:, 4:], base[:, 4:])
+    assert routes[0].shape == (2, 6, 2, 3, 4)
+    assert streams[0].shape == (2, 24, tiny.DIM)
+
+
+def test_a_description_that_contradicts_itself_is_refused():
+    with pytest.raises(ValueError, match="clip is 'middle'"):
+        Host("blocks", grid=lambda *_: None, clip="middle")
+    with pytest.raises(ValueError, match="need a grid"):
+        Host("blocks", clip="last")
+    with pytest.raises(ValueError, match="no block list 'second'"):
+        find_block(tiny.transformer(), Host(("transformer_blocks", "second")), 0)
+
+
+def test_the_message_for_an_unknown_transformer_takes_the_stream_from_diffusers():
+    class Unknown(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList([tiny.transformer().transformer_blocks[0]])
+
+    with pytest.raises(ValueError, match=r"Host\(blocks='layers', stream=0\)"):
+        find_host(Unknown())
+
+
 @pytest.mark.parametrize("block_idx", [3, -4])
 def test_block_out_of_range_is_refused(block_idx):
     model = tiny.transformer()
@@ -56,12 +109,14 @@ def test_block_out_of_range_is_refused(block_idx):
 @pytest.mark.parametrize(("patch_size_t", "frames"), [(None, 5), (2, 3)])
 def test_cogvideox_grid(patch_size_t, frames):
     model = tiny.transformer(patch_size_t=patch_size_t, patch_bias=patch_size_t is None)
-    assert find_host(model).grid(model, (1, 5, 4, 16, 24)) == (frames, 8, 12)
+    assert find_host(model).grid(model, {"hidden_states": torch.empty(1, 5, 4, 16, 24)}) == (frames, 8, 12)
 
 
 def test_token_width_is_read_from_the_config():
-    assert token_width(tiny.transformer()) == tiny.DIM
-    assert token_width(nn.Linear(2, 2)) is None
+    model = tiny.transformer()
+    assert token_width(model, find_host(model)) == tiny.DIM
+    assert token_width(model, Host("transformer_blocks", width="num_layers")) == 3
+    assert token_width(nn.Linear(2, 2), Host("blocks")) is None
 
 
 def test_activation_dtype_is_that_of_the_weights_that_are_not_quantised():
@@ -70,6 +125,14 @@ def test_activation_dtype_is_that_of_the_weights_that_are_not_quantised():
     model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
     assert torch.float8_e4m3fn in {p.dtype for p in model.parameters()}
     assert activation_dtype(model) == torch.bfloat16
+
+
+def test_activation_dtype_is_not_that_of_a_few_weights_in_float32():
+    model = wan().to(torch.bfloat16)
+    model.scale_shift_table.data = model.scale_shift_table.data.float()  # the first of its parameters
+    assert next(model.parameters()).dtype == torch.float32
+    assert activation_dtype(model) == torch.bfloat16
+    assert activation_dtype(nn.Identity()) == torch.float32
 
 
 def test_weights_device_is_that_of_a_block_with_weights():

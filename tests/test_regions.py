@@ -11,7 +11,8 @@ from test_handle import NO_GRID, run
 from test_hosts import wan
 from torch._dynamo.testing import CompileCounter
 
-from lavieid_adapters import Identity, attach, attach_lavieid, kernels
+from lavieid_adapters import Host, Identity, attach, attach_lavieid, kernels
+from lavieid_adapters.clip_tokens import ClipTokens
 from lavieid_adapters.regions import check_frames, read_region, token_regions
 
 GRID = (3, 4, 6)  # of the video tokens of `tiny.transformer_inputs`
@@ -398,7 +399,7 @@ def test_a_host_whose_grid_is_not_known_takes_masks_of_its_grid():
     left = torch.zeros(3, 4, 4)
     left[:, :, :2] = 1
     streams = []
-    with torch.no_grad(), attach(tiny.router(), model, block_idx=0) as handle:
+    with torch.no_grad(), attach(tiny.router(), model, host=Host("blocks")) as handle:
         model.blocks[1].register_forward_pre_hook(lambda module, args: streams.append(args[0].clone()))
         with handle.disabled():
             model(**inputs)
@@ -421,7 +422,7 @@ def test_the_pipelines_adapters_take_regions():
     with attach_lavieid(pipe, tiny.router()) as lavieid:
         handle = lavieid.handle
         lavieid.set_identity(people, regions=halves())
-        hidden_states, handle.observer.grid = torch.randn(2, 72, tiny.DIM), GRID
+        hidden_states, handle.observer.clip = torch.randn(2, 72, tiny.DIM), ClipTokens(GRID)
         out = handle.steer(hidden_states.clone())
         handle.set_tokens(torch.stack([person.tokens for person in people]), regions=halves())
         assert torch.equal(handle.steer(hidden_states.clone()), out)

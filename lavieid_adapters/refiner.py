@@ -1,0 +1,125 @@
+"""TAM on a pipeline: it refines the latents of what the pipeline decodes, or of what it gives without decoding."""
+
+# b batch · c channels · f frames · h w height and width
+
+import functools
+import uuid
+import warnings
+from collections.abc import Callable
+
+from torch import Tensor
+
+from .decoder import RefiningDecoder
+from .host_pipelines import VideoPipeline
+from .strength import finite
+from .tam import LAYOUTS, TAM
+
+
+class Refiner:
+    """TAM with its settings, on a pipeline.
+
+    Args:
+        pipe, kind: The pipeline and its description.
+        tam: None if there is none; then nothing is refined.
+        notices: Warnings that are given when TAM first acts.
+
+    Attributes:
+        enabled: Whether it acts.
+    """
+
+    def __init__(self, pipe, kind: VideoPipeline, tam: TAM | None, notices: list[str]):
+        self.pipe, self.kind, self.tam, self.notices = pipe, kind, tam, notices
+        self.enabled = True
+        self._take_off: Callable[[], None] | None = None
+        self._mark = uuid.uuid4().hex
+        self._chunks, self._beta = (4, 0.2) if tam is None else (tam.config.chunks, tam.config.beta)
+
+    @property
+    def chunks(self) -> int:
+        """TAM's number K of chunks; a clip of fewer latent frames gets one a frame."""
+        return self._chunks
+
+    @chunks.setter
+    def chunks(self, value: int) -> None:
+        if value < 1:
+            raise ValueError(f"chunks is {value}, but must be at least 1.")
+        self._chunks = value
+
+    @property
+    def beta(self) -> float:
+        """TAM's strength beta of eq. 4; 0 leaves the latents as they are."""
+        return self._beta
+
+    @beta.setter
+    def beta(self, value: float) -> None:
+        self._beta = finite("beta", value)
+
+    def put_on(self) -> None:
+        """Let TAM refine what the pipeline decodes, if there is a TAM."""
+        if self.tam is None:
+            return
+        at_vae = self.kind.seam == "vae.decode"
+        owner, name = (self.pipe.vae, "decode") if at_vae else (self.pipe, self.kind.seam)
+        refine = self._denormalised if at_vae else self._once
+        decoder = RefiningDecoder.put_on(owner, name, refine)
+        self._take_off = functools.partial(decoder.take_off, owner, name, refine)
+
+    def take_off(self) -> None:
+        """Undo `put_on`; from then on nothing is refined."""
+        self.tam = None
+        if self._take_off is not None:
+            self._take_off()
+        self._take_off = None
+
+    def refine(self, latents: Tensor) -> Tensor:
+        """TAM on what the pipeline gave for `output_type="latent"`; see `LaVieID.refine`."""
+        if not self._acts:
+            return latents
+        if not isinstance(latents, Tensor):
+            raise TypeError(f"latents are a {type(latents).__name__}, but must be a tensor: refine each clip apart.")
+        if latents.ndim == 3:
+            raise ValueError(
+                f"latents of shape {tuple(latents.shape)} are packed: unpack them to (batch, channels, frames, height, "
+                "width) first, with the pipeline's `_unpack_latents`."
+            )
+        if self.kind.unrefined is not None:
+            raise ValueError(
+                f"Latents of {type(self.pipe).__name__} {self.kind.unrefined}: let it decode them, or cut out the "
+                "clip, and give that to TAM's own `refine`."
+            )
+        return self._denormalised(latents) if self.kind.denormalised else self._refine(latents, self.kind.output)
+
+    @property
+    def _acts(self) -> bool:
+        return self.tam is not None and self.enabled
+
+    def _once(self, latents: Tensor) -> Tensor:
+        """Normalised latents on the way to the pipeline's own method; those that have been refined stay."""
+        if not self._acts or self._mark in getattr(latents, "refined_by_lavieid", ()):
+            return latents
+        return self._refine(latents, self.kind.layout)
+
+    def _denormalised(self, latents: Tensor) -> Tensor:
+        """Latents on the way to the VAE."""
+        if not self._acts:
+            return latents
+        return self.kind.refine_denormalised(self.pipe, latents, functools.partial(self._refine, layout="bcfhw"))
+
+    def _refine(self, latents: Tensor, layout: str) -> Tensor:
+        if layout not in LAYOUTS:
+            axes = [layout.index(axis) for axis in "bcfhw"]
+            refined = self._refine(latents.permute(axes), "bcfhw").permute([axes.index(i) for i in range(5)])
+        else:
+            while self.notices:
+                warnings.warn(self.notices.pop(), stacklevel=2)
+            rest = self.pipe.vae.device  # an offloaded pipeline keeps its models elsewhere between uses; so must TAM
+            self.tam.to(latents.device)
+            try:
+                chunks = min(self.chunks, latents.shape[layout.index("f")])
+                refined = self.tam.refine(latents, chunks, self.beta, layout)
+            finally:
+                if rest != latents.device:
+                    self.tam.to("cpu")
+        # Goes with the tensor, so that decoding does not refine it a second time.
+        refined.refined_by_lavieid = {*getattr(latents, "refined_by_lavieid", ()), self._mark}
+        return refined
