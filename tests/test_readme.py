@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import torch
+from hosts.table import left_out, markdown
 
 import lavieid_adapters
 from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter
@@ -33,3 +34,7 @@ def test_every_public_function_is_shown_in_use_and_every_import_is_public():
     }:  # come from the others
         assert re.search(rf"\b{name}[(.\[]", code), name
     compile(code, "README.md", "exec")
+
+
+def test_the_tables_of_hosts_are_those_of_the_data():
+    assert markdown() in README and left_out() in README, "print them by `python tests/hosts/table.py`"
