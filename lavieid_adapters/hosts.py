@@ -96,9 +96,12 @@ def token_width(transformer: nn.Module) -> int | None:
 
 
 def activation_dtype(transformer: nn.Module) -> torch.dtype:
-    """The dtype in which a transformer computes, as far as its weights tell: those of a quantised one mostly do not."""
+    """The dtype in which a transformer computes, as far as its weights tell: those of a quantised one mostly do not,
+    nor those that diffusers keeps in float32."""
     computing = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-    return next((p.dtype for p in transformer.parameters() if p.dtype in computing), torch.float32)
+    kept = set(getattr(unwrap_module(transformer), "_keep_in_fp32_modules", None) or ())
+    dtypes = (p.dtype for name, p in transformer.named_parameters() if kept.isdisjoint(name.split(".")))
+    return next((dtype for dtype in dtypes if dtype in computing), torch.float32)
 
 
 def weights_device(block: nn.Module) -> torch.device | None:

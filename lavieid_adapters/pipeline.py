@@ -107,13 +107,18 @@ def attach_lavieid(
 
 def _timesteps(pipe) -> Tensor | None:
     """The timesteps of the pipeline's run: a video-to-video run is the last `num_timesteps` of the scheduler's."""
-    count = getattr(pipe, "_num_timesteps", None)  # there is none before the first run
+    count = getattr(pipe, "_num_timesteps", None) if _runs(pipe) else None  # there is none before the first run
     return None if count is None else pipe.scheduler.timesteps[-count:]
 
 
 def _passes(pipe) -> int | None:
     """Guidance passes in a batch of the pipeline's run. Dynamic guidance begins at 1, which says nothing."""
-    return 2 if getattr(pipe, "_guidance_scale", 1) > 1 else None
+    return 2 if _runs(pipe) and getattr(pipe, "_guidance_scale", 1) > 1 else None
+
+
+def _runs(pipe) -> bool:
+    """Whether the forward is of a run of this pipeline, as far as it notes that: others may share its transformer."""
+    return getattr(pipe, "_current_timestep", True) is not None
 
 
 def fresh_adapter(name: str, pipe, **sizes) -> Adapter:
