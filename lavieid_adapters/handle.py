@@ -248,8 +248,8 @@ class RouterHandle(Attachment):
         parallel = getattr(self.transformer, "_parallel_config", None)
         if getattr(parallel, "context_parallel_config", None) is not None:
             raise ValueError(
-                f"{what} need all video tokens on one device, but {type(unwrap_module(self.transformer)).__name__} runs "
-                "in context parallel, which gives each a share of them: load it without."
+                f"{what} need all video tokens on one device, but in context parallel each has a share of them: load "
+                f"{type(unwrap_module(self.transformer)).__name__} without."
             )
 
     def _check_attached(self) -> None:
