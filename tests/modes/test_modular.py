@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 from diffusers.modular_pipelines.wan.modular_blocks_wan import WanCoreDenoiseStep
-from rig import differ
+from rig import differ, noise
 from videos import embeddings, wan_pipeline
 
 from lavieid_adapters import attach
@@ -18,8 +18,8 @@ def test_a_modular_pipeline_with_a_router():
 
     def generate():
         return pipe(
-            **embeddings(parts), height=64, width=96, num_frames=9, num_inference_steps=2, output="latents",
-            generator=torch.Generator().manual_seed(0),
+            **embeddings(parts), latents=noise(1, 4, 3, 8, 12), num_inference_steps=2, output="latents",
+            height=64, width=96, num_frames=9, generator=torch.Generator().manual_seed(0),
         )  # fmt: skip
 
     base = generate()
