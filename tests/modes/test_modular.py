@@ -35,7 +35,7 @@ def test_a_modular_pipeline_with_a_router():
         with handle.record_routes((3, 4, 6)) as routes:
             assert torch.equal(generate(), full)
         assert len(routes) == 4  # two steps, each with and without the prompt
-        handle.end = 0.5
+        handle.end = 0.1
         windowed = generate()
         assert differ(windowed, full, 1e-3)
         assert differ(windowed, base, 1e-3)
