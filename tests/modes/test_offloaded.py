@@ -16,7 +16,10 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(
     "offload",
     [
-        pytest.param(lambda pipe: pipe.enable_model_cpu_offload(device=CPU), marks=pytest.mark.mode("model offload")),
+        pytest.param(
+            lambda pipe: pipe.enable_model_cpu_offload(device=CPU),
+            marks=pytest.mark.mode("model offload, its hooks on the CPU"),
+        ),
     ],
 )
 def test_an_offloaded_pipeline_with_a_router(rig, offload, first):

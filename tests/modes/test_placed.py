@@ -79,14 +79,15 @@ PLACES = [  # what it is called, how it is switched on and off, and the dtype of
     pytest.param(layerwise, None, torch.bfloat16, marks=pytest.mark.mode("layerwise casting to fp8")),
     pytest.param(
         group_offload(offload_type="block_level", num_blocks_per_group=1), None, torch.float32,
-        marks=pytest.mark.mode("group offload by blocks"),
+        marks=pytest.mark.mode("group offload by blocks, its hooks on the CPU"),
     ),
     pytest.param(
-        group_offload(offload_type="leaf_level"), None, torch.float32, marks=pytest.mark.mode("group offload by leaves")
+        group_offload(offload_type="leaf_level"), None, torch.float32,
+        marks=pytest.mark.mode("group offload by leaves, its hooks on the CPU"),
     ),
     pytest.param(
         sequential_offload, lambda rig, model: remove_hook_from_submodules(model), torch.float32,
-        marks=pytest.mark.mode("sequential offload"),
+        marks=pytest.mark.mode("sequential offload by accelerate"),
     ),
     pytest.param(
         cache(lambda rig: diffusers.FirstBlockCacheConfig(1e9)), no_cache, torch.float32,
