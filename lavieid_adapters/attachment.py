@@ -26,6 +26,13 @@ class Attachment:
         """Take it off: the host is then what it was."""
         raise NotImplementedError
 
+    def __reduce_ex__(self, protocol):
+        # A hook's wrapper holds the host that it was made for: a copy of the host would run blocks of the original.
+        raise TypeError(
+            f"A host with an attached {type(self).__name__} can be neither copied nor pickled: detach it before, and "
+            "attach it to the copy. Adapters are saved by their save_pretrained."
+        )
+
     def __enter__(self):
         return self
 

@@ -48,9 +48,10 @@ class Conditioning:
             raise ValueError(f"There are {len(regions)} regions for {len(tokens)} identities: give one each.")
         self.router, self.tokens, self.videos_per_prompt = router, tokens, videos_per_prompt
         self.regions = regions
-        self._kept: PreparedIdentity | None = None
+        self._kept: PreparedIdentity | None = None  # of the identities
         self._kept_for: tuple | None = None
         self._made_of: tuple | None = None
+        self._expanded: tuple[PreparedIdentity, int, PreparedIdentity] | None = None  # from what, batch, to what
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -79,15 +80,27 @@ class Conditioning:
         return [(prepared.select(slice(i, i + 1)), regions[i : i + 1]) for i in range(len(self))]
 
     def prepared(self, device: torch.device, dtype: torch.dtype, batch: int) -> PreparedIdentity:
-        """The prepared form for a batch of activations, kept until these or the router's weights change.
+        """The prepared form for a batch of activations.
 
         Raises:
             ValueError: If the identities do not fit the batch.
         """
-        per_prompt = batch if len(self) > 1 and self.regions is None else None
+        prepared = self.fold(device, dtype)
+        if len(self) == 1 or self.regions is not None:
+            return prepared
+        # To keep it within a compiled forward would be another graph from the second step on.
+        if torch.compiler.is_compiling() or prepared is not self._kept:
+            return self._expand(prepared, batch)
+        if self._expanded is None or self._expanded[0] is not prepared or self._expanded[1] != batch:
+            with torch.inference_mode(False), torch.no_grad():
+                self._expanded = (prepared, batch, self._expand(prepared, batch))
+        return self._expanded[2]
+
+    def fold(self, device: torch.device, dtype: torch.dtype) -> PreparedIdentity:
+        """The prepared form of the identities, kept until the activations' kind or the router's weights change."""
         sources = (self.tokens, *self.router.parameters())
         trains = torch.is_grad_enabled() and any(source.requires_grad for source in sources)
-        key = (device, dtype, per_prompt)
+        key = (device, dtype)
         # Weights are not written to within a compiled forward, whose graph their version counters would break.
         compiling = torch.compiler.is_compiling()
         fits = self._kept is not None and self._kept_for == key and not trains
@@ -98,19 +111,16 @@ class Conditioning:
         self.tokens, self.mask = self.tokens.to(device), self.mask.to(device)
         if trains:
             self._kept = None  # a step will change the weights
-            return self._prepare(dtype, per_prompt)
+            return self.router.prepare(self.tokens, self.mask, dtype)
         # What is kept may meet a backward pass later, which tensors of inference mode do not allow.
         with torch.inference_mode(False), torch.no_grad():
-            self._kept = self._prepare(dtype, per_prompt)
+            self._kept = self.router.prepare(self.tokens, self.mask, dtype)
         self._kept_for = key
         if not compiling:
             self._made_of = versions((self.tokens, *self.router.parameters()))
         return self._kept
 
-    def _prepare(self, dtype: torch.dtype, batch: int | None) -> PreparedIdentity:
-        prepared = self.router.prepare(self.tokens, self.mask, dtype)
-        if batch is None:
-            return prepared
+    def _expand(self, prepared: PreparedIdentity, batch: int) -> PreparedIdentity:
         index = identity_index(batch, len(self), self.videos_per_prompt)
         return prepared.select(torch.tensor(index, device=self.tokens.device))
 

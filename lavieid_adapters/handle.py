@@ -30,13 +30,13 @@ class RouterHandle(Attachment):
 
     Attributes:
         router, transformer, block_idx: What is attached where.
-        enabled: Whether the router acts.
-        strength: What `scale`, `component_scales`, `start` and `end` are kept in.
+        strength: What `enabled`, `scale`, `component_scales`, `start` and `end` are kept in.
         observer: What tells the progress of the run; `attach_lavieid` gives it the pipeline's timesteps.
         passes: A function from a forward's arguments to the guidance passes in its batch, None if they are not known.
         notices: Warnings that are given when the router first acts.
     """
 
+    enabled = delegated(lambda self: self.strength, Strength, "enabled")
     scale = delegated(lambda self: self.strength, Strength, "scale")
     component_scales = delegated(lambda self: self.strength, Strength, "component_scales")
     start = delegated(lambda self: self.strength, Strength, "start")
@@ -82,25 +82,30 @@ class RouterHandle(Attachment):
         """
         self._check_attached()
         if regions is not None:
+            self._check_whole_stream("regions")
             if not isinstance(regions, list | tuple):
                 raise TypeError(f"regions is a {type(regions).__name__}, but must be a list of masks, one an identity.")
             regions = [read_region(region) for region in regions]
         conditioning = Conditioning(self.router, tokens, mask, videos_per_prompt, regions)
-        if len(conditioning) == 1 and not tokens.requires_grad:  # what several become depends on the batch
+        if not tokens.requires_grad:
             with torch.no_grad():
                 device = weights_device(self._block) or self.router.device
-                conditioning.prepared(device, activation_dtype(self.transformer), batch=1)
+                conditioning.fold(device, activation_dtype(self.transformer))
         self._conditioning = conditioning
 
     def _before_forward(self, batch: int, arguments: Arguments) -> bool:
         """Refuse, ahead of the first block, what shows itself only in a forward; say whether the progress is wanted."""
+        if not torch.compiler.is_compiling() and not self.enabled:
+            return False
         passes = self.passes(arguments) if self.passes is not None else None
         if self._conditioning is not None:
-            if self.enabled and self.observer.clip.hidden:
+            if self.observer.clip.hidden:
                 raise ValueError(
                     f"This forward of {type(unwrap_module(self.transformer)).__name__} does not tell where in its "
                     "stream the clip is: give it the arguments that say the token grid, or detach the router."
                 )
+            if self._conditioning.regions is not None:
+                self._check_whole_stream("regions")
             self._conditioning.check_forward(batch, passes, self.observer.clip.grid)
         if not self.strength.windowed:
             return False
@@ -140,6 +145,7 @@ class RouterHandle(Attachment):
         self._check_attached()
         if self._record is not None:
             raise ValueError("Routes are being recorded already: end that recording first.")
+        self._check_whole_stream("Route maps")
         if grid is None and self._host.grid is None:
             raise ValueError(
                 f"The token grid of {type(self.transformer).__name__} is not known: pass grid=(frames, height, width)."
@@ -163,6 +169,7 @@ class RouterHandle(Attachment):
         self._check_attached()
         if self._streams is not None:
             raise ValueError("The stream is being recorded already: end that recording first.")
+        self._check_whole_stream("Recorded streams")
         self._streams = []
         try:
             yield self._streams
@@ -194,7 +201,8 @@ class RouterHandle(Attachment):
 
     def steer(self, stream: Tensor) -> Tensor:
         """Eq. 3 on the clip's tokens in the stream that leaves the block, with what is set on this handle."""
-        if self._streams is None and (not self.enabled or (self._conditioning is None and self._warned)):
+        idle = self._conditioning is None and self._warned
+        if self._streams is None and (idle or (not torch.compiler.is_compiling() and not self.enabled)):
             return stream
         return self.observer.clip.steer(stream, self._steer)
 
@@ -203,9 +211,9 @@ class RouterHandle(Attachment):
         # A checkpoint's second call, in the backward pass, is not another forward.
         if self._streams is not None and torch._C._current_graph_task_id() == -1:
             self._streams.append(hidden_states)
-        if not self.enabled:
-            return hidden_states
         quiet = torch.compiler.is_compiling()  # neither a warning nor the question for a backward pass can be compiled
+        if not quiet and not self.enabled:  # compiled, alpha is 0: to ask here would make a graph for each answer
+            return hidden_states
         if self._conditioning is None:
             if not self._warned and not quiet:
                 self._warned = True
@@ -221,7 +229,7 @@ class RouterHandle(Attachment):
         shown = self._conditioning.shown(hidden_states, clip.grid, clip.order)
         # A checkpoint's second call, in the backward pass, must neither be recorded nor save other tensors than the
         # first.
-        if self._record is not None and (quiet or torch._C._current_graph_task_id() == -1):
+        if self._record is not None and self.enabled and (quiet or torch._C._current_graph_task_id() == -1):
             with torch.no_grad():
                 weights = sum(self.router.prepared_weights(hidden_states, *identity) for identity in shown)
                 weights = weights.expand(len(hidden_states), -1, -1)
@@ -234,6 +242,15 @@ class RouterHandle(Attachment):
         for prepared, region in shown:
             out = self.router.apply_prepared(hidden_states, prepared, strength, in_place, region, onto=out)
         return out
+
+    def _check_whole_stream(self, what: str) -> None:
+        """Refuse what needs all tokens of a video where each device has a share of them."""
+        parallel = getattr(self.transformer, "_parallel_config", None)
+        if getattr(parallel, "context_parallel_config", None) is not None:
+            raise ValueError(
+                f"{what} need all video tokens on one device, but in context parallel each has a share of them: load "
+                f"{type(unwrap_module(self.transformer)).__name__} without."
+            )
 
     def _check_attached(self) -> None:
         if not self._attached:

@@ -21,9 +21,14 @@ def _sigma_data(pipe) -> float:
     return pipe.scheduler.config.sigma_data
 
 
+def _runs(pipe) -> bool:
+    """Whether a forward is of a run of this pipeline, as far as it notes that: others may share its transformer."""
+    return getattr(pipe, "_current_timestep", True) is not None
+
+
 def _run(pipe) -> Tensor | None:
     """The timesteps of a pipeline's run: a video-to-video run is the last `num_timesteps` of the scheduler's."""
-    count = getattr(pipe, "_num_timesteps", None)  # there is none before the first run
+    count = getattr(pipe, "_num_timesteps", None) if _runs(pipe) else None  # there is none before the first run
     return None if count is None else pipe.scheduler.timesteps[-count:]
 
 
@@ -61,6 +66,8 @@ class VideoPipeline:
 
     def passes_of(self, pipe, arguments: Arguments) -> int | None:
         """Guidance passes in the batch of a forward. Dynamic guidance begins at 1, which says nothing."""
+        if not _runs(pipe):
+            return None
         if callable(self.passes):
             return self.passes(pipe, arguments)
         return self.passes if self.passes == 1 or getattr(pipe, "_guidance_scale", 1) > 1 else None

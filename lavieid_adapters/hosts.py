@@ -6,6 +6,7 @@ A pipeline's side of the same knowledge, such as how latents are normalised, is 
 
 # b batch · f frames · c channels · h w height and width · n tokens
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -82,15 +83,14 @@ class Host:
 
 def patches(layout: str, latents: str = "hidden_states") -> Callable[[nn.Module, Arguments], Grid]:
     """A `Host.grid`: latents, with axes as `layout` says, over the config's `patch_size` (and `patch_size_t`)."""
-    frames, height, width = map(layout.index, "fhw")
+    return functools.partial(_patches, tuple(map(layout.index, "fhw")), latents)
 
-    def grid(transformer: nn.Module, arguments: Arguments) -> Grid:
-        size, shape = transformer.config.patch_size, arguments[latents].shape
-        if isinstance(size, int):
-            size = (transformer.config.get("patch_size_t") or 1, size, size)
-        return -(-shape[frames] // size[0]), shape[height] // size[1], shape[width] // size[2]
 
-    return grid
+def _patches(axes: tuple[int, int, int], latents: str, transformer: nn.Module, arguments: Arguments) -> Grid:
+    size, (frames, height, width) = transformer.config.patch_size, (arguments[latents].shape[axis] for axis in axes)
+    if isinstance(size, int):
+        size = (transformer.config.get("patch_size_t") or 1, size, size)
+    return -(-frames // size[0]), height // size[1], width // size[2]
 
 
 def _without_reference(transformer: nn.Module, arguments: Arguments) -> Grid:

@@ -1,0 +1,89 @@
+"""A compiled host: no graph break, and no other graph when what is set on a handle changes."""
+
+import pytest
+import tiny
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from lavieid_adapters import attach
+
+WHOLE = pytest.param(False, marks=pytest.mark.mode("`torch.compile`"), id="whole")
+BLOCKS = pytest.param(True, marks=pytest.mark.mode("`compile_repeated_blocks`"), id="blocks")
+
+
+@pytest.fixture(autouse=True)
+def fresh_graphs():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled(rig, model, by_block, counter):
+    """The model with all of it compiled to one graph, or each of its blocks."""
+    if not by_block:
+        return torch.compile(model, backend=counter, fullgraph=True)
+    if model._repeated_blocks:
+        model.compile_repeated_blocks(backend=counter, fullgraph=True)
+    else:
+        for block in rig.blocks(model):
+            block.compile(backend=counter, fullgraph=True)
+    return model
+
+
+@pytest.mark.parametrize("by_block", [WHOLE, BLOCKS])
+def test_one_graph_for_whatever_is_set_on_the_handle(rig, by_block):
+    counter, eager = CompileCounter(), rig.make()
+    model = compiled(rig, rig.make(), by_block, counter)
+    base = rig.forward(eager)
+    with rig.attach(model) as handle, rig.attach(eager) as twin:
+        changes = {
+            "nothing": lambda h: None,
+            "scale": lambda h: setattr(h, "scale", 0.5),
+            "component_scales": lambda h: setattr(h, "component_scales", {"hair": 0.0}),
+            "identity": lambda h: h.set_tokens(tiny.tokens(seed=3)),
+            "mask": lambda h: h.set_tokens(tiny.tokens(seed=3), torch.tensor([True] * 5 + [False])),
+            "enabled": lambda h: setattr(h, "enabled", False),
+            "enabled again": lambda h: setattr(h, "enabled", True),
+        }
+        seen = base
+        for name, change in changes.items():
+            change(handle), change(twin)
+            out = rig.forward(model)
+            torch.testing.assert_close(out, rig.forward(eager), msg=lambda m, name=name: f"{name}: {m}")
+            assert not torch.allclose(out, seen), name
+            assert torch.allclose(out, base, atol=1e-5) == (name == "enabled")
+            seen = out
+            if name == "nothing":
+                graphs = counter.frame_count
+        assert counter.frame_count == graphs
+        assert graphs == (2 if by_block else 1)  # blocks with and without a router
+
+
+@pytest.mark.parametrize("by_block", [WHOLE, BLOCKS])
+def test_one_graph_for_several_identities(rig, by_block):
+    counter, eager = CompileCounter(), rig.make()
+    model = compiled(rig, rig.make(), by_block, counter)
+    with attach(tiny.router(), model) as handle, attach(tiny.router(), eager) as twin:
+        graphs, seen = [], []
+        for seed in (1, 1, 2, 2):
+            for h in (handle, twin):
+                h.set_tokens(tiny.tokens(2, seed=seed))
+            seen.append(rig.forward(model))
+            torch.testing.assert_close(seen[-1], rig.forward(eager))
+            graphs.append(counter.frame_count)
+        assert not torch.allclose(seen[1], seen[2])
+        assert len(set(graphs)) == 1
+
+
+@pytest.mark.parametrize("by_block", [WHOLE, BLOCKS])
+def test_a_host_that_has_been_compiled_is_attached_to_and_detached_from(rig, by_block):
+    counter = CompileCounter()
+    model = compiled(rig, rig.make(), by_block, counter)
+    base = rig.forward(model)
+    graphs = counter.frame_count
+    for _ in range(2):
+        handle = rig.attach(model)
+        assert not torch.allclose(rig.forward(model), base)
+        handle.detach()
+        assert torch.equal(rig.forward(model), base)
+    assert graphs < counter.frame_count <= 2 * graphs + 1

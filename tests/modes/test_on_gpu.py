@@ -1,0 +1,133 @@
+"""Ways of running that only a GPU has: offloading with streams and of whole pipelines, bitsandbytes, Inductor."""
+
+import diffusers
+import pytest
+import tiny
+import torch
+from rig import differ
+from videos import PIPELINES, generate
+
+from lavieid_adapters import attach
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+CLOSE = {"rtol": 1e-3, "atol": 1e-3}
+
+
+def group_offload(**options):
+    def on(pipe):
+        pipe.vae.to("cuda")
+        pipe.transformer.enable_group_offload(
+            onload_device=torch.device("cuda"), offload_device=torch.device("cpu"), use_stream=True, **options
+        )
+
+    return on
+
+
+BLOCKS = {"offload_type": "block_level", "num_blocks_per_group": 1}
+OFFLOADS = [
+    pytest.param(lambda pipe: pipe.enable_model_cpu_offload(), marks=pytest.mark.mode("model offload")),
+    pytest.param(lambda pipe: pipe.enable_sequential_cpu_offload(), marks=pytest.mark.mode("sequential offload")),
+    pytest.param(group_offload(**BLOCKS), marks=pytest.mark.mode("group offload by blocks, with streams")),
+    pytest.param(
+        group_offload(**BLOCKS, record_stream=True, non_blocking=True),
+        marks=pytest.mark.mode("group offload by blocks, with streams"),
+    ),
+    pytest.param(
+        group_offload(offload_type="leaf_level"), marks=pytest.mark.mode("group offload by leaves, with streams")
+    ),
+]
+
+
+def embedded(rig, pipe):
+    """A run by prompt embeddings, whose text encoder stays where it is."""
+    pipe.text_encoder = None
+    return generate(pipe).float().cpu()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("offload", OFFLOADS)
+def test_an_offloaded_pipeline_gives_what_one_on_the_gpu_gives(rig, offload, first):
+    make = PIPELINES[rig.name]
+    base, other = embedded(rig, make().to("cuda")), make().to("cuda")
+    with rig.attach(other.transformer):
+        steered = embedded(rig, other)
+    assert differ(steered, base)
+    pipe = make()
+    if first:
+        offload(pipe)
+    handle = rig.attach(pipe.transformer)
+    if not first:
+        offload(pipe)
+    torch.testing.assert_close(embedded(rig, pipe), steered, **CLOSE)
+    with handle.disabled():
+        torch.testing.assert_close(embedded(rig, pipe), base, **CLOSE)
+    handle.detach()
+    torch.testing.assert_close(embedded(rig, pipe), base, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param({"load_in_8bit": True}, marks=pytest.mark.mode("bitsandbytes, int8")),
+        pytest.param(
+            {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16},
+            marks=pytest.mark.mode("bitsandbytes, nf4"),
+        ),
+    ],
+)
+def test_a_host_loaded_by_bitsandbytes(rig, tmp_path, config):
+    pytest.importorskip("bitsandbytes")
+    rig.make().save_pretrained(tmp_path)
+    quantisation = diffusers.BitsAndBytesConfig(**config)
+    model = type(rig.make()).from_pretrained(tmp_path, quantization_config=quantisation, torch_dtype=torch.bfloat16)
+    model.eval().to("cuda")
+
+    @torch.no_grad()
+    def forward():
+        inputs = {k: v.to("cuda") for k, v in rig.inputs(2).items()}
+        inputs = {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs.items()}
+        return model(**inputs, return_dict=False)[0]
+
+    base, streams = forward(), []
+    hook = rig.blocks(model)[0].register_forward_hook(
+        lambda module, args, out: streams.append(out[0] if rig.text else out)
+    )
+    forward()
+    with rig.attach(model) as handle:
+        assert differ(forward(), base)
+    hook.remove()
+    wanted = handle.router(streams[0], tiny.tokens(1).to("cuda"))
+    torch.testing.assert_close(streams[1], wanted, rtol=0.05, atol=0.05)
+    assert torch.equal(forward(), base)
+
+
+@pytest.mark.mode("`torch.compile`, by Inductor")
+@pytest.mark.parametrize("by_block", [False, True])
+def test_compiled_by_inductor(rig, by_block):
+    torch._dynamo.reset()
+    model = rig.make().to("cuda", torch.bfloat16)
+    twin = rig.make().to("cuda", torch.bfloat16)
+
+    @torch.no_grad()
+    def forward(model):
+        inputs = {k: v.to("cuda") for k, v in rig.inputs(2).items()}
+        inputs = {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs.items()}
+        return model(**inputs, return_dict=False)[0]
+
+    base, compiled = forward(twin), model
+    if by_block:
+        for block in rig.blocks(model):
+            block.compile(fullgraph=True)
+    else:
+        compiled = torch.compile(model, fullgraph=True)
+    router = tiny.router(tokens_per_component=16).to("cuda", torch.bfloat16)  # which Triton's kernels can tile
+    strict = torch._dynamo.config.patch(error_on_recompile=not by_block)
+    with strict, attach(router, compiled) as handle, attach(router, twin) as eager:
+        for seed, scale, enabled in ((0, 1.0, True), (1, 1.0, True), (1, 0.5, True), (1, 0.5, False)):
+            tokens = torch.randn(6, 16, tiny.TOKEN_DIM, generator=torch.Generator().manual_seed(seed)).to("cuda")
+            for h in (handle, eager):
+                h.set_tokens(tokens)
+                h.scale, h.enabled = scale, enabled
+            out = forward(compiled)
+            torch.testing.assert_close(out, forward(twin), rtol=0.05, atol=0.05)
+            assert differ(out, base) == enabled
