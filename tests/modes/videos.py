@@ -11,7 +11,7 @@ from lavieid_adapters import attach, attach_lavieid
 
 
 def cogvideox_pipeline():
-    return build("CogVideoXPipeline", max_text_seq_length=5)[0]
+    return build("CogVideoXPipeline", max_text_seq_length=5, num_layers=2)[0]
 
 
 def wan_pipeline():
