@@ -1,7 +1,7 @@
 """The table of ways of running, made by running the tests whose marks are its rows.
 
     python tests/modes/table.py            # prints it in Markdown
-    python tests/modes/table.py --json     # the same as data
+    python tests/modes/table.py --json     # the same as data, with the tests' names
 
 A row is the name in a test's `@pytest.mark.mode(name)`, a cell is what became of all tests of this name on a host: the
 `rig` of their parameters, or the host that `host=` says if they take none. Nothing is said of a host by hand.
@@ -62,8 +62,8 @@ class Table:
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
-    head = ["way of running", *HOSTS, "tested by"]
-    lines = [head, ["---"] * len(head), *([row[key] for key in ("mode", *HOSTS, "tests")] for row in rows)]
+    head = ["way of running", *HOSTS]
+    lines = [head, ["---"] * len(head), *([row[key] for key in ("mode", *HOSTS)] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

@@ -59,6 +59,21 @@ def test_one_graph_for_whatever_is_set_on_the_handle(rig, by_block):
         assert graphs == (2 if by_block else 1)  # blocks with and without a router
 
 
+@pytest.mark.parametrize("by_block", [BLOCKS])
+def test_a_window_of_a_compiled_host_that_is_disabled(rig, by_block):
+    model = compiled(rig, rig.make(), by_block, counter := CompileCounter())
+    base = rig.forward(model)
+    with rig.attach(model) as handle:
+        handle.start = 0.4
+        full = rig.forward(model)
+        graphs = counter.frame_count
+        assert not torch.allclose(full, base)
+        with handle.disabled():
+            torch.testing.assert_close(rig.forward(model), base)
+        assert torch.equal(rig.forward(model), full)
+        assert counter.frame_count == graphs
+
+
 @pytest.mark.parametrize("by_block", [WHOLE, BLOCKS])
 def test_one_graph_for_several_identities(rig, by_block):
     counter, eager = CompileCounter(), rig.make()
