@@ -68,3 +68,24 @@ def test_tam_before_a_vae_in_parts(way, first):
         getattr(pipe.vae, f"disable_{way}")()
         whole = type(pipe).decode_latents(pipe, refined)
         assert torch.allclose(whole, wanted, atol=1e-5) == (way == "slicing")
+
+
+@pytest.mark.mode("VAE tiling and slicing, with TAM", host="Wan")
+def test_tam_before_the_vae_of_a_pipeline_that_decodes_by_it_alone():
+    pipe = PIPELINES["Wan"]()
+    base = generate(pipe, 2, output_type="pt")
+    with attach_lavieid(pipe, tiny.tam()) as lavieid:
+        refined = generate(pipe, 2, output_type="pt")
+        assert differ(refined, base)
+        pipe.vae.enable_slicing()
+        torch.testing.assert_close(generate(pipe, 2, output_type="pt"), refined)
+        pipe.vae.disable_slicing()
+        pipe.vae.enable_tiling(32, 32, 16, 16)
+        tiled = generate(pipe, 2, output_type="pt")
+        latents = lavieid.refine(generate(pipe, 2))
+        with lavieid.disabled():
+            assert differ(generate(pipe, 2, output_type="pt"), tiled)
+            config = pipe.vae.config
+            std, mean = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (config.latents_std, config.latents_mean))
+            video = pipe.vae.decode(latents * std + mean).sample
+        torch.testing.assert_close(pipe.video_processor.postprocess_video(video, "pt"), tiled, rtol=1e-3, atol=1e-4)

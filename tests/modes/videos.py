@@ -7,7 +7,7 @@ from rig import TEXT, noise, wan
 from test_lavieid import build
 from torch import Tensor
 
-from lavieid_adapters import attach, attach_lavieid
+from lavieid_adapters import attach_lavieid
 
 
 def cogvideox_pipeline():
@@ -55,6 +55,4 @@ def generate(pipe, prompts: int = 1, negative: bool = True, **call) -> Tensor:
 
 def put_on(pipe, seed: int = 0):
     """A router on a pipeline, which has no identity yet."""
-    if isinstance(pipe, diffusers.WanPipeline):
-        return attach(tiny.router(seed), pipe.transformer)
     return attach_lavieid(pipe, {"router": tiny.router(seed)}).handle
