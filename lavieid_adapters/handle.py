@@ -30,13 +30,12 @@ class RouterHandle(Attachment):
 
     Attributes:
         router, transformer, block_idx: What is attached where.
-        strength: What `enabled`, `scale`, `component_scales`, `start` and `end` are kept in.
+        strength: What `scale`, `component_scales`, `start` and `end` are kept in; handles of one router may share it.
         observer: What tells the progress of the run; `attach_lavieid` gives it the pipeline's timesteps.
         passes: A function from a forward's arguments to the guidance passes in its batch, None if they are not known.
         notices: Warnings that are given when the router first acts.
     """
 
-    enabled = delegated(lambda self: self.strength, Strength, "enabled")
     scale = delegated(lambda self: self.strength, Strength, "scale")
     component_scales = delegated(lambda self: self.strength, Strength, "component_scales")
     start = delegated(lambda self: self.strength, Strength, "start")
@@ -52,8 +51,17 @@ class RouterHandle(Attachment):
         self._grid: tuple[int, int, int] | None = None  # what the user says of it
         self._record: list[Tensor] | None = None
         self._streams: list[Tensor] | None = None
-        self._attached = True
+        self._attached = self.enabled = True
         self.clear()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the router acts."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self._enabled, self._gate = bool(value), torch.tensor(float(value), device=weights_device(self._block))
 
     def set_tokens(
         self,
@@ -212,7 +220,7 @@ class RouterHandle(Attachment):
         if self._streams is not None and torch._C._current_graph_task_id() == -1:
             self._streams.append(hidden_states)
         quiet = torch.compiler.is_compiling()  # neither a warning nor the question for a backward pass can be compiled
-        if not quiet and not self.enabled:  # compiled, alpha is 0: to ask here would make a graph for each answer
+        if not quiet and not self.enabled:  # compiled, the gate is 0: to ask here would make a graph for each answer
             return hidden_states
         if self._conditioning is None:
             if not self._warned and not quiet:
@@ -237,6 +245,8 @@ class RouterHandle(Attachment):
                 weights = weights[..., clip.order.argsort().to(weights.device)]
             self._record.append(weights.unflatten(-1, self._grid or clip.grid))
         strength = self.strength.now(hidden_states, self.observer.progress)
+        if quiet:
+            strength = strength * self._gate.to(strength.device, non_blocking=True)
         # What is recorded must not be written over.
         in_place, out = self._host.fresh_output and len(shown) == 1 and self._streams is None, None
         for prepared, region in shown:

@@ -31,19 +31,9 @@ class Strength:
     def __init__(self, names: Sequence[str]):
         self.names = tuple(names)
         self._scale, self._component_scales = 1.0, dict.fromkeys(self.names, 1.0)
-        self._start, self._end, self._enabled = 0.0, 1.0, True
+        self._start, self._end = 0.0, 1.0
         self.windowed = False
         self._alpha, self._bounds = torch.ones(1, len(self.names)), torch.tensor([0.0, math.inf])
-
-    @property
-    def enabled(self) -> bool:
-        """Whether the router acts; else alpha is 0, which a compiled host meets without another graph."""
-        return self._enabled
-
-    @enabled.setter
-    def enabled(self, value: bool) -> None:
-        self._enabled = bool(value)
-        self._update()
 
     @property
     def scale(self) -> float:
@@ -120,8 +110,7 @@ class Strength:
     def _update(self) -> None:
         device = self._alpha.device
         self.windowed = (self._start, self._end) != (0, 1)
-        scale = self._scale if self._enabled else 0.0
-        self._alpha = torch.tensor([[scale * s for s in self._component_scales.values()]], device=device)
+        self._alpha = torch.tensor([[self._scale * s for s in self._component_scales.values()]], device=device)
         # The run's last step is inside a window that ends with the run.
         self._bounds = torch.tensor([self._start, math.inf if self._end == 1 else self._end], device=device)
 

@@ -192,7 +192,7 @@ def test_samples_fit_the_small_host_and_the_small_encoder(shards, face_models):
         z = model.patch_embed(batch.prompt_embeds, batch.latents)[:, batch.prompt_embeds.shape[1] :]
     assert tokens.shape == (2, 6, tiny.LENGTH, tiny.TOKEN_DIM)
     assert z.shape == (*batch.labels.shape, tiny.DIM)
-    assert find_host(model).grid(model, tuple(batch.latents.shape)) == samples.format.grids[SMALL]
+    assert find_host(model).grid(model, {"hidden_states": batch.latents}) == samples.format.grids[SMALL]
     assert tiny.router().route_logits(z, tokens, batch.mask).shape == (2, 6, batch.labels.shape[1])
 
 

@@ -176,7 +176,7 @@ def test_labels_lie_where_the_real_hosts_tokens_do(patch_frames, frame_count):
     sizes = {"use_rotary_positional_embeddings": True} if patch_frames else NO_POSITIONS
     model = tiny.transformer(patch_size_t=patch_frames, patch_bias=patch_frames is None, **sizes)
     latent_frames = (frame_count - 1) // 4 + 1
-    grid = find_host(model).grid(model, (1, latent_frames, 4, height // 8, width // 8))
+    grid = find_host(model).grid(model, {"hidden_states": torch.empty(1, latent_frames, 4, height // 8, width // 8)})
     assert grid == (-(-latent_frames // (patch_frames or 1)), 2, 3)
     labels = token_labels(maps, grid, patch_frames=patch_frames or 1, threshold=0.5)
     # What the host makes of latents that are 1 where the face is: its patches say which of its tokens see it.
