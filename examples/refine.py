@@ -2,7 +2,7 @@
 
     python examples/refine.py --model Wan-AI/Wan2.1-T2V-14B-Diffusers --adapters me/tam-wan --prompt "A boat on a lake."
 
-Any video pipeline of diffusers that `attach_lavieid` takes will do; there is no photo, and the transformer is left
+Any text-to-video pipeline that `attach_lavieid` takes will do; there is no photo, and the transformer is left
 alone. Without --adapters TAM is a fresh one, which changes nothing until it is trained.
 """
 
@@ -43,7 +43,7 @@ def main() -> None:
         settings = {name: size for name, size in sizes.items() if size is not None}
         generator = torch.Generator().manual_seed(args.seed)
         return pipe(
-            args.prompt, num_inference_steps=args.steps, generator=generator, output_type="np", **settings
+            prompt=args.prompt, num_inference_steps=args.steps, generator=generator, output_type="np", **settings
         ).frames[0]  # fmt: skip
 
     with lavieid.disabled():

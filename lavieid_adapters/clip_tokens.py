@@ -30,11 +30,16 @@ class ClipTokens(NamedTuple):
     hidden: bool = False
 
     @classmethod
+    def unknown(cls, host: Host) -> "ClipTokens":
+        """What is known without a forward."""
+        return cls(hidden=host.clip != "whole" or host.folded)
+
+    @classmethod
     def of(cls, host: Host, transformer: nn.Module, arguments: Arguments) -> "ClipTokens":
         """The place in a forward with these arguments by name."""
         grid = None if host.grid is None else host.grid(transformer, arguments)
         if grid is None:
-            return cls(hidden=host.clip != "whole" or host.folded)
+            return cls.unknown(host)
         order = None if host.order is None else host.order(transformer, arguments, grid)
         if callable(host.clip):
             start = host.clip(transformer, arguments)

@@ -1,6 +1,7 @@
 """TAM before a pipeline's VAE: a stand-in for the method that takes the latents of a clip, which refines them first."""
 
 import functools
+import inspect
 from collections.abc import Callable
 
 from torch import Tensor
@@ -12,12 +13,22 @@ class RefiningDecoder:
     def __init__(self, decode: Callable, own: bool):
         self.decode, self.own = decode, own
         self.refiners: list[Callable[[Tensor], Tensor]] = []
+        self._latents = next(iter(inspect.signature(decode).parameters))
         functools.update_wrapper(self, decode)
 
-    def __call__(self, latents: Tensor, *args, **kwargs):
+    def __call__(self, *args, **kwargs):
+        named = {self._latents: args[0], **kwargs} if args else dict(kwargs)
         for refine in self.refiners:
-            latents = refine(latents)
-        return self.decode(latents, *args, **kwargs)
+            named[self._latents] = refine(named[self._latents])
+        return self.decode(named.pop(self._latents), *args[1:], **named)
+
+    def __reduce_ex__(self, protocol):
+        if self.refiners:  # a copy would go on refining when these have long been taken off
+            raise TypeError(
+                "A pipeline or VAE with an attached TAM can be neither copied nor pickled: detach it before, and "
+                "attach it to the copy."
+            )
+        return super().__reduce_ex__(protocol)
 
     @classmethod
     def put_on(cls, owner, name: str, refine: Callable[[Tensor], Tensor]) -> "RefiningDecoder":

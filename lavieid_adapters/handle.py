@@ -107,11 +107,9 @@ class RouterHandle(Attachment):
             return self.strength.windowed  # which compiled blocks ask for all the same
         passes = self.passes(arguments) if self.passes is not None else None
         if self._conditioning is not None:
-            if self.observer.clip.hidden:
-                raise ValueError(
-                    f"This forward of {type(unwrap_module(self.transformer)).__name__} does not tell where in its "
-                    "stream the clip is: give it the arguments that say the token grid, or detach the router."
-                )
+            self._check_clip_is_known()
+            if self.observer.clip.start is not None or self.observer.clip.folded:
+                self._check_whole_stream("Streams that hold more than the clip")
             if self._conditioning.regions is not None:
                 self._check_whole_stream("regions")
             self._conditioning.check_forward(batch, passes, self.observer.clip.grid)
@@ -212,6 +210,8 @@ class RouterHandle(Attachment):
         idle = self._conditioning is None and self._warned
         if self._streams is None and (idle or (not torch.compiler.is_compiling() and not self.enabled)):
             return stream
+        if self._conditioning is not None:
+            self._check_clip_is_known()
         return self.observer.clip.steer(stream, self._steer)
 
     def _steer(self, hidden_states: Tensor) -> Tensor:
@@ -252,6 +252,14 @@ class RouterHandle(Attachment):
         for prepared, region in shown:
             out = self.router.apply_prepared(hidden_states, prepared, strength, in_place, region, onto=out)
         return out
+
+    def _check_clip_is_known(self) -> None:
+        if self.observer.clip.hidden:
+            raise ValueError(
+                f"This forward of {type(unwrap_module(self.transformer)).__name__} does not tell where in its stream "
+                "the clip is: call it by the object that the router is attached to, with the arguments that say the "
+                "token grid, or detach the router."
+            )
 
     def _check_whole_stream(self, what: str) -> None:
         """Refuse what needs all tokens of a video where each device has a share of them."""

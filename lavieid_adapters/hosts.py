@@ -119,7 +119,8 @@ def _sizes(transformer: nn.Module, arguments: Arguments) -> Grid | None:
     return None if None in grid or math.prod(grid) == 1 != arguments["hidden_states"].shape[1] else grid
 
 
-_COORDINATES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # read off the device once a run, not once a step
+# Read off the device once a tensor: once a run, but once a step in LTX's long pipeline, which makes them anew.
+_COORDINATES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def _by_coordinates(coordinates: Tensor) -> tuple[int, Grid]:

@@ -198,6 +198,17 @@ class LaVieID(Attachment):
             handle.enabled = value
 
     @contextlib.contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within the block the pipeline runs as if nothing were attached."""
+        before = [(part, part.enabled) for part in (self, *self.handles)]
+        self.enabled = False
+        try:
+            yield
+        finally:
+            for part, enabled in before:  # the first sets the handles', which may have been others
+                part.enabled = enabled
+
+    @contextlib.contextmanager
     def record_routes(self) -> Iterator[list[Tensor]]:
         """Collect route maps (batch, M, frames, height, width), one a forward; see `RouterHandle.record_routes`."""
         with self._need_handle().record_routes() as routes, contextlib.ExitStack() as others:

@@ -29,7 +29,7 @@ class Observer:
     def __init__(self, transformer: nn.Module, host: Host, before: Callable[[int, Arguments], bool]):
         self.host, self.before = host, before
         self.progress: Tensor | None = None
-        self.clip = ClipTokens()
+        self.clip = ClipTokens.unknown(host)
         self.clock: Callable[[Tensor], Tensor | None] | None = None
         self._names = list(inspect.signature(type(unwrap_module(transformer)).forward).parameters)[1:]
         self._removable = transformer.register_forward_pre_hook(self._read, with_kwargs=True)
@@ -37,14 +37,15 @@ class Observer:
     def close(self) -> None:
         """Stop reading, and let go of what was read."""
         self._removable.remove()
-        self.progress, self.clip, self.clock = None, ClipTokens(), None
+        self.progress, self.clip, self.clock = None, ClipTokens.unknown(self.host), None
 
     def _read(self, transformer: nn.Module, args: tuple, kwargs: dict) -> None:
         arguments = {**dict(zip(self._names, args, strict=False)), **kwargs}
         latents, timestep = arguments.get(self.host.latents), arguments.get(self.host.timestep)
-        self.clip, self.progress = ClipTokens.of(self.host, transformer, arguments), None
+        self.clip, self.progress = ClipTokens.unknown(self.host), None
         if not isinstance(latents, Tensor):
             return
+        self.clip = ClipTokens.of(self.host, transformer, arguments)
         if not self.before(len(latents), arguments) or timestep is None:
             return
         timestep = torch.as_tensor(timestep)

@@ -90,10 +90,10 @@ def attach_lavieid(
             handle.observer.clock = functools.partial(kind.progress, pipe)
             handle.passes = functools.partial(kind.passes_of, pipe)
             lavieid._add(handle)
-    except ValueError:
+        lavieid._refiner.put_on()
+    except BaseException:
         lavieid.detach()
         raise
-    lavieid._refiner.put_on()
     return lavieid
 
 

@@ -146,6 +146,11 @@ def test_both_transformers_of_wan_are_steered_alike():
                 one = generate(pipe, call)
             assert not torch.equal(one, both)
             assert not torch.equal(one, base)
+        lavieid.handles[0].enabled = False
+        with lavieid.disabled():
+            assert not lavieid.handles[1].enabled
+        assert [handle.enabled for handle in lavieid.handles] == [False, True]
+        lavieid.enabled = True
         lavieid.scale = 0.5
         lavieid.component_scales = {"hair": 0.0}
         assert [handle.scale for handle in lavieid.handles] == [0.5, 0.5]

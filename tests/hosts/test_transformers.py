@@ -266,6 +266,14 @@ def test_a_forward_that_does_not_tell_where_the_clip_is_is_refused():
             assert torch.equal(run(model, inputs), base)
 
 
+def test_a_forward_past_the_object_that_the_router_is_attached_to_is_refused():
+    model, inputs = cosmos.helios()
+    handle = attach(router_of(model), torch.compile(model))
+    handle.set_tokens(tiny.tokens())
+    with pytest.raises(ValueError, match="call it by the object that the router is attached to"):
+        model(**inputs)
+
+
 @pytest.mark.parametrize(("build", "inside"), [(wan.wan, 300.0), (ltx.mochi, 700.0)])
 def test_a_window_without_a_pipeline_goes_by_the_timesteps_direction(build, inside):
     model, inputs = cached(build)

@@ -57,8 +57,7 @@ class Table:
         outcomes = sorted(set(self.outcomes.get((name, host), ())))
         if "FAILS" in outcomes:
             return "FAILS"
-        ran = [outcome for outcome in outcomes if not outcome.startswith("not run")]
-        return "; ".join(ran or outcomes) or "–"
+        return "; ".join(sorted(outcomes, key=lambda outcome: outcome.startswith("not run"))) or "–"
 
 
 def markdown(rows: list[dict[str, str]]) -> str:

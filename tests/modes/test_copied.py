@@ -7,6 +7,9 @@ import pytest
 import tiny
 import torch
 from rig import differ
+from videos import PIPELINES
+
+from lavieid_adapters import attach_lavieid
 
 
 def everything(model):
@@ -88,3 +91,14 @@ def test_a_shallow_copy_shares_the_blocks_and_so_the_router(rig):
         handle.set_tokens(tiny.tokens(seed=3))
         assert torch.equal(rig.forward(shallow), rig.forward(model))
     assert torch.equal(rig.forward(shallow), base)
+
+
+@pytest.mark.parametrize("make", [copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_copy_that_would_go_on_refining_is_refused(name, make):
+    pipe = PIPELINES[name]()
+    with attach_lavieid(pipe, tiny.tam()):
+        for whole in (pipe, pipe.vae) if name == "Wan" else (pipe,):
+            with pytest.raises(TypeError, match=r"attached TAM can be neither copied nor pickled: detach it before"):
+                make(whole)
+    make(pipe.vae)

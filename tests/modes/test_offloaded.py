@@ -89,3 +89,12 @@ def test_tam_before_the_vae_of_a_pipeline_that_decodes_by_it_alone():
             std, mean = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (config.latents_std, config.latents_mean))
             video = pipe.vae.decode(latents * std + mean).sample
         torch.testing.assert_close(pipe.video_processor.postprocess_video(video, "pt"), tiled, rtol=1e-3, atol=1e-4)
+
+
+def test_the_vae_takes_its_latents_by_name_as_well():
+    pipe, latents = PIPELINES["Wan"](), tiny.latents(1, 4, 3, 8, 12)
+    base = pipe.vae.decode(z=latents).sample
+    with attach_lavieid(pipe, tiny.tam()):
+        refined = pipe.vae.decode(z=latents, return_dict=True).sample
+        assert differ(refined, base)
+        assert torch.equal(pipe.vae.decode(latents).sample, refined)
