@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .hosts import HOSTS, Arguments
+from .hosts import Arguments
 
 
 def _scaling_factor(pipe) -> float:
@@ -244,16 +244,3 @@ def find_transformers(pipe) -> list[nn.Module]:
 def latent_channels(vae: nn.Module) -> int:
     """Channels of a VAE's latents."""
     return vae.config.get("latent_channels") or vae.config["z_dim"]
-
-
-def table() -> list[dict[str, str]]:
-    """What is supported, one row a transformer: "transformer", "pipelines", "blocks", "guidance" and "TAM"."""
-    rows = []
-    for name, host in HOSTS.items():
-        found = {key: value for key, value in PIPELINES.items() if value.transformer == name}
-        kind = next(iter(found.values()))
-        guidance = {1: "a call each", 2: "one batch"}.get(kind.passes, "up to three calls")
-        blocks = (host.blocks,) if isinstance(host.blocks, str) else host.blocks
-        row = {"transformer": name, "pipelines": ", ".join(found), "blocks": ", ".join(blocks)}
-        rows.append({**row, "guidance": guidance, "TAM": kind.seam})
-    return rows

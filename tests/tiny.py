@@ -51,9 +51,14 @@ def tokens(*batch: int, seed: int = 0) -> Tensor:
     return torch.randn(*batch, 6, LENGTH, TOKEN_DIM, generator=torch.Generator().manual_seed(seed))
 
 
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    """Normal random numbers, always the same for a seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
 def latents(*shape: int, seed: int = 0) -> Tensor:
     """(b, f, c, h, w) latents that fit `tam()`."""
-    return torch.randn(*(shape or (1, 13, LATENT_CHANNELS, 8, 12)), generator=torch.Generator().manual_seed(seed))
+    return noise(*(shape or (1, 13, LATENT_CHANNELS, 8, 12)), seed=seed)
 
 
 def transformer(**config) -> torch.nn.Module:

@@ -131,6 +131,8 @@ def main() -> None:
     vision.place(device, False)
     features = Features(vision, samples, dtype)
     null = token_ids(pipe.tokenizer, [""]).to(device)
+    with torch.no_grad():
+        null_prompt = pipe.text_encoder(null)[0][0]
     hosts: dict[int, CogVideoXTransformer3DModel] = {}
     for name in args.variants:
         begin = time.perf_counter()
@@ -155,8 +157,6 @@ def main() -> None:
         for adapter in adapters.values():
             adapter.to(device).train().requires_grad_(False)
         trained.requires_grad_(True)
-        with torch.no_grad():
-            null_prompt = pipe.text_encoder(null)[0][0]
         step = Step(pipe, adapters, None, config, null_prompt)
         step.features = features
         torch.manual_seed(1)
@@ -196,7 +196,7 @@ def main() -> None:
             "first": {part: torch.stack(values[:50]).mean().item() for part, values in kept.items()},
             "last": {part: torch.stack(values[-200:]).mean().item() for part, values in kept.items()},
         }
-        if step.handle is not None:
+        if "encoder" in trained:
             report["spread"] = spread(step, samples)
         folder = args.out / "adapters" / name
         for part, adapter in trained.items():

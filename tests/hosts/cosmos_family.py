@@ -2,19 +2,17 @@
 
 import diffusers
 import numpy as np
+import tiny
 import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
+from tiny import noise
 from torch import Tensor, nn
 
 GRID = 3, 4, 6  # tokens: frames, height, width
 BATCH, TEXT, TEXT_DIM, CHANNELS = 2, 5, 16, 4
 PIXELS = {"height": 64, "width": 96}  # with a VAE of 8 and patches of 2: 4 × 6 tokens
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def generator() -> torch.Generator:
@@ -29,13 +27,7 @@ def seeded(cls: type, **config) -> nn.Module:
 
 def tiny_model(cls: type, std: float = 0.1, **config) -> nn.Module:
     """A module all of whose parameters are random, so that none is zero or one by initialisation."""
-    module, draws = seeded(cls, **config), generator()
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.normal_(std=std, generator=draws)
-            if "norm" in name and name.endswith("weight"):
-                parameter.add_(1)
-    return module
+    return tiny.randomise(seeded(cls, **config), std=std)
 
 
 def photo() -> Image.Image:

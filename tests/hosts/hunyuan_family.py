@@ -22,6 +22,7 @@ from diffusers import (
     MotifVideoTransformer3DModel,
 )
 from diffusers.models.attention_dispatch import AttentionBackendName
+from tiny import noise
 from torch import Tensor, nn
 
 CHANNELS, TEXT, POOLED, IMAGE = 4, 16, 8, 12  # of latents, text embeddings, pooled ones and image embeddings
@@ -40,10 +41,6 @@ def randomise(model: nn.Module, seed: int = 0, std: float = 0.15) -> nn.Module:
             if "norm" in name and name.endswith(("weight", "gamma")):
                 parameter.add_(1)
     return model.eval()
-
-
-def seeded(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def ragged_mask(batch: int, length: int) -> Tensor:
@@ -119,11 +116,11 @@ def _hunyuan(condition: str | None = None, in_channels: int = CHANNELS, **config
 
 def _hunyuan_inputs(in_channels: int = CHANNELS, guidance: bool = True) -> dict:
     inputs = {
-        "hidden_states": seeded(2, in_channels, 3, 8, 12),
+        "hidden_states": noise(2, in_channels, 3, 8, 12),
         "timestep": torch.tensor([500.0, 500.0]),
-        "encoder_hidden_states": seeded(2, 7, TEXT, seed=1),
+        "encoder_hidden_states": noise(2, 7, TEXT, seed=1),
         "encoder_attention_mask": ragged_mask(2, 7),
-        "pooled_projections": seeded(2, POOLED, seed=2),
+        "pooled_projections": noise(2, POOLED, seed=2),
         "return_dict": False,
     }
     return {**inputs, "guidance": torch.full((2,), 6000.0)} if guidance else inputs
@@ -147,11 +144,11 @@ def hunyuan_video_latent_concat():
 def _hunyuan_call() -> dict:
     """Both kinds of guidance on: embedded (guidance_scale) and a second, negative pass (true_cfg_scale)."""
     return {
-        "prompt_embeds": seeded(1, 7, TEXT, seed=1),
-        "pooled_prompt_embeds": seeded(1, POOLED, seed=2),
+        "prompt_embeds": noise(1, 7, TEXT, seed=1),
+        "pooled_prompt_embeds": noise(1, POOLED, seed=2),
         "prompt_attention_mask": torch.ones(1, 7),
-        "negative_prompt_embeds": seeded(1, 7, TEXT, seed=3),
-        "negative_pooled_prompt_embeds": seeded(1, POOLED, seed=4),
+        "negative_prompt_embeds": noise(1, 7, TEXT, seed=3),
+        "negative_pooled_prompt_embeds": noise(1, POOLED, seed=4),
         "negative_prompt_attention_mask": torch.ones(1, 7),
         "true_cfg_scale": 2.0,
         "guidance_scale": 6.0,
@@ -201,13 +198,13 @@ def framepack():
         rope_axes_dim=(4, 6, 6), has_image_proj=True, image_proj_dim=IMAGE, has_clean_x_embedder=True,
     )  # fmt: skip
     history = {
-        "image_embeds": seeded(2, 5, IMAGE, seed=4),
+        "image_embeds": noise(2, 5, IMAGE, seed=4),
         "indices_latents": torch.arange(1, 4),
-        "latents_clean": seeded(2, CHANNELS, 2, 8, 12, seed=5),
+        "latents_clean": noise(2, CHANNELS, 2, 8, 12, seed=5),
         "indices_latents_clean": torch.tensor([0, 4]),
-        "latents_history_2x": seeded(2, CHANNELS, 2, 8, 12, seed=6),
+        "latents_history_2x": noise(2, CHANNELS, 2, 8, 12, seed=6),
         "indices_latents_history_2x": torch.arange(5, 7),
-        "latents_history_4x": seeded(2, CHANNELS, 16, 8, 12, seed=7),
+        "latents_history_4x": noise(2, CHANNELS, 16, 8, 12, seed=7),
         "indices_latents_history_4x": torch.arange(7, 23),
     }
     return randomise(model), {**_hunyuan_inputs(), **history}
@@ -243,13 +240,13 @@ def hunyuan_video15():
         rope_axes_dim=(4, 6, 6), target_size=16,
     )  # fmt: skip
     inputs = {
-        "hidden_states": seeded(2, 2 * CHANNELS + 1, *GRID),
+        "hidden_states": noise(2, 2 * CHANNELS + 1, *GRID),
         "timestep": torch.tensor([500.0, 500.0]),
-        "encoder_hidden_states": seeded(2, 7, TEXT, seed=1),
+        "encoder_hidden_states": noise(2, 7, TEXT, seed=1),
         "encoder_attention_mask": ragged_mask(2, 7),
-        "encoder_hidden_states_2": seeded(2, 5, POOLED, seed=2),
+        "encoder_hidden_states_2": noise(2, 5, POOLED, seed=2),
         "encoder_attention_mask_2": ragged_mask(2, 5),
-        "image_embeds": seeded(2, 3, IMAGE, seed=3),
+        "image_embeds": noise(2, 3, IMAGE, seed=3),
         "return_dict": False,
     }
     return randomise(model), inputs
@@ -265,8 +262,8 @@ def _hunyuan15_parts() -> dict:
 def _hunyuan15_call() -> dict:
     call = {"num_frames": 5, "num_inference_steps": 2, "output_type": "np"}
     for i, sign in enumerate(("", "negative_")):
-        call |= {f"{sign}prompt_embeds": seeded(1, 7, TEXT, seed=i), f"{sign}prompt_embeds_mask": torch.ones(1, 7)}
-        call |= {f"{sign}prompt_embeds_2": seeded(1, 5, POOLED, seed=9 + i)}
+        call |= {f"{sign}prompt_embeds": noise(1, 7, TEXT, seed=i), f"{sign}prompt_embeds_mask": torch.ones(1, 7)}
+        call |= {f"{sign}prompt_embeds_2": noise(1, 5, POOLED, seed=9 + i)}
         call |= {f"{sign}prompt_embeds_mask_2": torch.ones(1, 5)}
     return call
 
@@ -297,10 +294,10 @@ def _kandinsky5(visual_cond: bool = False, **config) -> Kandinsky5Transformer3DM
 def _kandinsky5_inputs(channels: int, grid: tuple[int, int, int] = GRID) -> dict:
     f, h, w = grid
     return {
-        "hidden_states": seeded(2, f, 2 * h, 2 * w, channels),
-        "encoder_hidden_states": seeded(2, 7, TEXT, seed=1),
+        "hidden_states": noise(2, f, 2 * h, 2 * w, channels),
+        "encoder_hidden_states": noise(2, 7, TEXT, seed=1),
         "timestep": torch.tensor([500.0, 500.0]),
-        "pooled_projections": seeded(2, POOLED, seed=2),
+        "pooled_projections": noise(2, POOLED, seed=2),
         "visual_rope_pos": [torch.arange(n) for n in grid],
         "text_rope_pos": torch.arange(7),
         "return_dict": False,
@@ -340,8 +337,8 @@ def _kandinsky_parts(transformer: nn.Module) -> dict:
 def _kandinsky5_call() -> dict:
     call = {"height": 32, "width": 48, "num_frames": 9, "num_inference_steps": 2, "guidance_scale": 4.0}
     for i, sign in enumerate(("", "negative_")):
-        call |= {f"{sign}prompt_embeds_qwen": seeded(1, 7, TEXT, seed=i)}
-        call |= {f"{sign}prompt_embeds_clip": seeded(1, POOLED, seed=9 + i)}
+        call |= {f"{sign}prompt_embeds_qwen": noise(1, 7, TEXT, seed=i)}
+        call |= {f"{sign}prompt_embeds_clip": noise(1, POOLED, seed=9 + i)}
         call |= {f"{sign}prompt_cu_seqlens": torch.tensor([0, 7], dtype=torch.int32)}
     return {**call, "output_type": "np"}
 
@@ -369,13 +366,13 @@ def kandinsky6(audio: bool = True):
     )  # fmt: skip
     f, h, w = GRID
     inputs = {
-        "hidden_states": seeded(2, f, 2 * h, 2 * w, 2 * CHANNELS + 1),
-        "encoder_hidden_states": seeded(2, 7, TEXT, seed=1),
-        "pooled_projections": seeded(2, POOLED, seed=2),
+        "hidden_states": noise(2, f, 2 * h, 2 * w, 2 * CHANNELS + 1),
+        "encoder_hidden_states": noise(2, 7, TEXT, seed=1),
+        "pooled_projections": noise(2, POOLED, seed=2),
         "timestep": torch.tensor([500.0, 500.0]),
         "return_dict": False,
     }
-    return randomise(model), {**inputs, "audio_hidden_states": seeded(2, 5, 3, seed=3)} if audio else inputs
+    return randomise(model), {**inputs, "audio_hidden_states": noise(2, 5, 3, seed=3)} if audio else inputs
 
 
 def _kandinsky6_parts() -> dict:
@@ -395,8 +392,8 @@ def _kandinsky6_parts() -> dict:
 def _kandinsky6_call() -> dict:
     call = {"height": 32, "width": 48, "num_frames": 9, "num_inference_steps": 2, "guidance_scale": 4.0}
     for i, sign in enumerate(("", "negative_")):
-        call |= {f"{sign}prompt_embeds": seeded(1, 7, TEXT, seed=i)}
-        call |= {f"{sign}pooled_prompt_embeds": seeded(1, POOLED, seed=9 + i)}
+        call |= {f"{sign}prompt_embeds": noise(1, 7, TEXT, seed=i)}
+        call |= {f"{sign}pooled_prompt_embeds": noise(1, POOLED, seed=9 + i)}
     return {**call, "output_type": "np"}
 
 
@@ -423,9 +420,9 @@ def _easyanimate(in_channels: int = CHANNELS, **config) -> EasyAnimateTransforme
 
 def easyanimate():
     inputs = {
-        "hidden_states": seeded(2, CHANNELS, 3, 8, 12),
+        "hidden_states": noise(2, CHANNELS, 3, 8, 12),
         "timestep": torch.tensor([500.0, 500.0]),
-        "encoder_hidden_states": seeded(2, 7, TEXT, seed=1),
+        "encoder_hidden_states": noise(2, 7, TEXT, seed=1),
         "return_dict": False,
     }
     return _easyanimate(), inputs
@@ -433,7 +430,7 @@ def easyanimate():
 
 def easyanimate_inpaint():
     """A mask of one channel and the masked video's latents, given apart from the latents."""
-    inputs = {**easyanimate()[1], "inpaint_latents": seeded(2, CHANNELS + 1, 3, 8, 12, seed=2)}
+    inputs = {**easyanimate()[1], "inpaint_latents": noise(2, CHANNELS + 1, 3, 8, 12, seed=2)}
     return _easyanimate(2 * CHANNELS + 1), inputs
 
 
@@ -441,7 +438,7 @@ def _easyanimate_pipeline(cls: type, transformer: nn.Module):
     parts = {"transformer": transformer, "vae": magvit_vae(), "scheduler": flow_scheduler(shift=1.0)}
     call = {"height": 32, "width": 48, "num_frames": 9, "num_inference_steps": 2, "guidance_scale": 4.0}
     for i, sign in enumerate(("", "negative_")):
-        call |= {f"{sign}prompt_embeds": seeded(1, 7, TEXT, seed=i), f"{sign}prompt_attention_mask": torch.ones(1, 7)}
+        call |= {f"{sign}prompt_embeds": noise(1, 7, TEXT, seed=i), f"{sign}prompt_attention_mask": torch.ones(1, 7)}
     return cls(**parts, text_encoder=None, tokenizer=None), {**call, "output_type": "np"}
 
 
@@ -469,13 +466,13 @@ def motif_video(image_embeds: bool = True):
         enable_text_cross_attention_dual=True, enable_text_cross_attention_single=True,
     )  # fmt: skip
     inputs = {
-        "hidden_states": seeded(2, 2 * CHANNELS + 1, 3, 8, 12),
+        "hidden_states": noise(2, 2 * CHANNELS + 1, 3, 8, 12),
         "timestep": torch.tensor([500.0, 500.0]),
-        "encoder_hidden_states": seeded(2, 7, TEXT, seed=1),
+        "encoder_hidden_states": noise(2, 7, TEXT, seed=1),
         "encoder_attention_mask": ragged_mask(2, 7).bool(),
         "return_dict": False,
     }
-    return randomise(model), {**inputs, "image_embeds": seeded(2, 4, IMAGE, seed=2)} if image_embeds else inputs
+    return randomise(model), {**inputs, "image_embeds": noise(2, 4, IMAGE, seed=2)} if image_embeds else inputs
 
 
 def _motif_parts(**parts) -> dict:
@@ -487,7 +484,7 @@ def _motif_parts(**parts) -> dict:
 def _motif_call() -> dict:
     call = {"height": 32, "width": 48, "num_frames": 9, "num_inference_steps": 2, "output_type": "np"}
     for i, sign in enumerate(("", "negative_")):
-        call |= {f"{sign}prompt_embeds": seeded(1, 7, TEXT, seed=i)}
+        call |= {f"{sign}prompt_embeds": noise(1, 7, TEXT, seed=i)}
         call |= {f"{sign}prompt_attention_mask": torch.ones(1, 7, dtype=torch.bool)}
     return call
 

@@ -1,6 +1,7 @@
 """Tiny transformers and pipelines of LTX-Video, LTX-2, Mochi, Allegro and Latte; as in `wan_family`."""
 
 import torch
+from tiny import noise
 from torch import Tensor, nn
 
 GRID = (3, 4, 6)  # frames, height, width of the token grid
@@ -20,10 +21,6 @@ def randomise(module: nn.Module, seed: int = 0, std: float = 0.1) -> nn.Module:
             if "norm" in name and name.endswith("weight") and parameter.ndim == 1:
                 parameter.add_(1)
     return module.eval()
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=seeded(seed))
 
 
 def text_mask(batch: int) -> Tensor:
@@ -51,8 +48,8 @@ def ltx(batch: int = 2, grid=GRID, channels: int = 8):
     )
     f, h, w = grid
     inputs = {
-        "hidden_states": randn(batch, f * h * w, channels),
-        "encoder_hidden_states": randn(batch, TEXT, 16, seed=1),
+        "hidden_states": noise(batch, f * h * w, channels),
+        "encoder_hidden_states": noise(batch, TEXT, 16, seed=1),
         "timestep": torch.full((batch,), 500.0),
         "encoder_attention_mask": text_mask(batch),
         "num_frames": f,
@@ -89,10 +86,10 @@ def ltx2(batch: int = 2, grid=GRID, channels: int = 4, **config):
     model = LTX2VideoTransformer3DModel(**{**sizes, **config})
     f, h, w = grid
     inputs = {
-        "hidden_states": randn(batch, f * h * w, channels),
-        "audio_hidden_states": randn(batch, 7, 4, seed=1),
-        "encoder_hidden_states": randn(batch, TEXT, 16, seed=2),
-        "audio_encoder_hidden_states": randn(batch, TEXT, 16, seed=3),
+        "hidden_states": noise(batch, f * h * w, channels),
+        "audio_hidden_states": noise(batch, 7, 4, seed=1),
+        "encoder_hidden_states": noise(batch, TEXT, 16, seed=2),
+        "audio_encoder_hidden_states": noise(batch, TEXT, 16, seed=3),
         "timestep": torch.full((batch,), 500.0),
         "sigma": torch.full((batch,), 500.0),
         "encoder_attention_mask": text_mask(batch),
@@ -123,8 +120,8 @@ def mochi(batch: int = 2, grid=GRID):
     )
     f, h, w = grid
     inputs = {
-        "hidden_states": randn(batch, 12, f, 2 * h, 2 * w),
-        "encoder_hidden_states": randn(batch, TEXT, 32, seed=1),
+        "hidden_states": noise(batch, 12, f, 2 * h, 2 * w),
+        "encoder_hidden_states": noise(batch, TEXT, 32, seed=1),
         "timestep": torch.full((batch,), 500.0),
         "encoder_attention_mask": text_mask(batch).bool(),
         "return_dict": False,
@@ -162,8 +159,8 @@ def allegro(batch: int = 2, grid=GRID):
         caption_channels=24,
     )
     inputs = {
-        "hidden_states": randn(batch, 4, f, 2 * h, 2 * w),
-        "encoder_hidden_states": randn(batch, 1, TEXT, 24, seed=1),
+        "hidden_states": noise(batch, 4, f, 2 * h, 2 * w),
+        "encoder_hidden_states": noise(batch, 1, TEXT, 24, seed=1),
         "timestep": torch.full((batch,), 500),
         "encoder_attention_mask": text_mask(batch),
         "image_rotary_emb": allegro_rope(12, grid),
@@ -196,8 +193,8 @@ def latte(batch: int = 2, grid=GRID):
         video_length=f,
     )
     inputs = {
-        "hidden_states": randn(batch, 4, f, 2 * h, 2 * w),
-        "encoder_hidden_states": randn(batch, TEXT, 16, seed=1),
+        "hidden_states": noise(batch, 4, f, 2 * h, 2 * w),
+        "encoder_hidden_states": noise(batch, TEXT, 16, seed=1),
         "timestep": torch.full((batch,), 500),
         "return_dict": False,
     }
@@ -275,8 +272,8 @@ def flow_scheduler(**config):
 def embeddings(width: int, prompts: int = 1, masks: bool = True) -> dict:
     """prompt_embeds, negative_prompt_embeds and their masks; no text encoder is needed with them."""
     call = {
-        "prompt_embeds": randn(prompts, TEXT, width, seed=11),
-        "negative_prompt_embeds": randn(prompts, TEXT, width, seed=12),
+        "prompt_embeds": noise(prompts, TEXT, width, seed=11),
+        "negative_prompt_embeds": noise(prompts, TEXT, width, seed=12),
     }
     if masks:
         call |= {"prompt_attention_mask": torch.ones(prompts, TEXT, dtype=torch.bool)}

@@ -11,6 +11,7 @@ import diffusers
 import hunyuan_family as hunyuan
 import ltx_family as ltx
 import pytest
+import table
 import tiny
 import torch
 import wan_family as wan
@@ -18,7 +19,7 @@ from diffusers.models import transformers
 from torch import Tensor, nn
 
 from lavieid_adapters import attach
-from lavieid_adapters.host_pipelines import NOT_PIPELINES, PIPELINES, table
+from lavieid_adapters.host_pipelines import NOT_PIPELINES, PIPELINES
 from lavieid_adapters.hosts import HOSTS, NOT_HOSTS, find_blocks, find_host, token_width
 
 # Builder → the clip's grid, its first token, and the tokens of the whole stream.
@@ -344,6 +345,6 @@ def test_every_pipeline_with_a_host_is_sorted():
 
 
 def test_the_table_has_a_row_for_every_host():
-    rows = table()
+    rows = table.rows()
     assert [row["transformer"] for row in rows] == list(HOSTS)
     assert {name for row in rows for name in row["pipelines"].split(", ")} == set(PIPELINES)

@@ -8,7 +8,8 @@ import numpy as np
 import PIL.Image
 import torch
 from diffusers.schedulers import FlowMapEulerDiscreteScheduler
-from torch import Tensor, nn
+from tiny import noise
+from torch import nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 CHANNELS, TEXT_DIM, IMAGE_DIM, DIM = 4, 16, 32, 64
@@ -30,10 +31,6 @@ def seeded(build, *args, **kwargs) -> nn.Module:
     return module.eval()
 
 
-def rand(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 def wan_sizes(**config) -> dict:
     """The configuration that all but WanAnimate2 share."""
     sizes = {
@@ -48,9 +45,9 @@ def wan_inputs(channels: int = CHANNELS, batch: int = 2, grid: tuple[int, int, i
     """Keywords of one forward of a "bcfhw" transformer of patch size (1, 2, 2)."""
     f, h, w = grid
     return {
-        "hidden_states": rand(batch, channels, f, 2 * h, 2 * w),
+        "hidden_states": noise(batch, channels, f, 2 * h, 2 * w),
         "timestep": torch.tensor([700] * batch),
-        "encoder_hidden_states": rand(batch, 5, TEXT_DIM, seed=1),
+        "encoder_hidden_states": noise(batch, 5, TEXT_DIM, seed=1),
         "return_dict": False,
     }
 
@@ -92,7 +89,7 @@ def parts(transformer: nn.Module, **others) -> dict:
 def prompts(**call) -> dict:
     """The arguments that all calls share."""
     common = {
-        "prompt_embeds": rand(1, 5, TEXT_DIM, seed=1), "negative_prompt_embeds": rand(1, 5, TEXT_DIM, seed=2),
+        "prompt_embeds": noise(1, 5, TEXT_DIM, seed=1), "negative_prompt_embeds": noise(1, 5, TEXT_DIM, seed=2),
         "height": HEIGHT, "width": WIDTH, "num_frames": FRAMES, "num_inference_steps": 2, "guidance_scale": 5.0,
         "output_type": "np",
     }  # fmt: skip
@@ -128,13 +125,13 @@ def wan_i2v():
     inputs = wan_inputs(2 * CHANNELS + 4)
     return seeded(diffusers.WanTransformer3DModel, **sizes), {
         **inputs,
-        "encoder_hidden_states_image": rand(2, 5, IMAGE_DIM, seed=3),
+        "encoder_hidden_states_image": noise(2, 5, IMAGE_DIM, seed=3),
     }
 
 
 def wan_vace():
     sizes = wan_sizes(num_layers=3, vace_layers=[0, 2], vace_in_channels=2 * CHANNELS + 64)
-    control = rand(2, 2 * CHANNELS + 64, GRID[0], 2 * GRID[1], 2 * GRID[2], seed=3)
+    control = noise(2, 2 * CHANNELS + 64, GRID[0], 2 * GRID[1], 2 * GRID[2], seed=3)
     return seeded(diffusers.WanVACETransformer3DModel, **sizes), {**wan_inputs(), "control_hidden_states": control}
 
 
@@ -148,9 +145,9 @@ def wan_animate():
     )  # fmt: skip
     inputs = {
         **wan_inputs(2 * CHANNELS + 4),
-        "encoder_hidden_states_image": rand(2, 5, IMAGE_DIM, seed=3),
-        "pose_hidden_states": rand(2, CHANNELS, GRID[0] - 1, 2 * GRID[1], 2 * GRID[2], seed=4),
-        "face_pixel_values": rand(2, 3, 4 * (GRID[0] - 2) + 1, 16, 16, seed=5),
+        "encoder_hidden_states_image": noise(2, 5, IMAGE_DIM, seed=3),
+        "pose_hidden_states": noise(2, CHANNELS, GRID[0] - 1, 2 * GRID[1], 2 * GRID[2], seed=4),
+        "face_pixel_values": noise(2, 3, 4 * (GRID[0] - 2) + 1, 16, 16, seed=5),
     }
     return seeded(diffusers.WanAnimateTransformer3DModel, **sizes), inputs
 
@@ -172,7 +169,7 @@ def chronoedit():
     inputs = wan_inputs(2 * CHANNELS + 4)
     return seeded(diffusers.ChronoEditTransformer3DModel, **sizes), {
         **inputs,
-        "encoder_hidden_states_image": rand(2, 5, IMAGE_DIM, seed=3),
+        "encoder_hidden_states_image": noise(2, 5, IMAGE_DIM, seed=3),
     }
 
 

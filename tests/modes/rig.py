@@ -4,21 +4,16 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import diffusers
 import tiny
 import torch
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from hosts import wan_family
 from torch import Tensor, nn
 
 from lavieid_adapters import LocalRouter, RouterHandle, attach
 
-TEXT = 16
 NO_ROPE = {"use_rotary_positional_embeddings": False, "sample_height": 8, "sample_width": 12, "sample_frames": 9}
 TIMES = (900, 700, 500, 300)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def cogvideox() -> nn.Module:
@@ -26,19 +21,12 @@ def cogvideox() -> nn.Module:
 
 
 def wan() -> nn.Module:
-    torch.manual_seed(0)
-    return diffusers.WanTransformer3DModel(
-        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=tiny.DIM // 2, in_channels=4, out_channels=4,
-        text_dim=TEXT, freq_dim=32, ffn_dim=64, num_layers=2, cross_attn_norm=True, rope_max_seq_len=32,
-    ).eval()  # fmt: skip
+    return wan_family.wan()[0]
 
 
 def wan_inputs(batch: int) -> dict[str, Tensor]:
-    return {
-        "hidden_states": noise(batch, 4, 3, 8, 12),
-        "encoder_hidden_states": noise(batch, 5, TEXT, seed=1),
-        "timestep": torch.full((batch,), 500),
-    }
+    inputs = {**wan_family.wan_inputs(batch=batch), "timestep": torch.full((batch,), 500)}
+    return {name: value for name, value in inputs.items() if name != "return_dict"}
 
 
 @dataclass

@@ -4,7 +4,8 @@ import pytest
 import tiny
 import torch
 from diffusers.modular_pipelines.wan.modular_blocks_wan import WanCoreDenoiseStep
-from rig import differ, noise
+from rig import differ
+from tiny import noise
 from videos import embeddings, wan_pipeline
 
 from lavieid_adapters import attach

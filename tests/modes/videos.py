@@ -3,8 +3,9 @@
 import diffusers
 import tiny
 import torch
-from rig import TEXT, noise, wan
+from hosts import wan_family
 from test_lavieid import build
+from tiny import noise
 from torch import Tensor
 
 from lavieid_adapters import attach_lavieid
@@ -15,17 +16,7 @@ def cogvideox_pipeline():
 
 
 def wan_pipeline():
-    torch.manual_seed(0)
-    vae = diffusers.AutoencoderKLWan(
-        base_dim=3, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
-        latents_mean=[0.1, -0.2, 0.3, -0.4], latents_std=[1.5, 2.0, 2.5, 3.0],
-    ).eval()  # fmt: skip
-    scheduler = diffusers.UniPCMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-    )
-    pipe = diffusers.WanPipeline(
-        tokenizer=None, text_encoder=None, vae=vae, transformer=wan(), scheduler=scheduler
-    )  # fmt: skip
+    pipe, _ = wan_family.wan_pipeline()
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -35,7 +26,7 @@ PIPELINES = {"CogVideoX": cogvideox_pipeline, "Wan": wan_pipeline}
 
 def embeddings(pipe, prompts: int = 1, negative: bool = True) -> dict[str, Tensor]:
     """Different prompts, and one negative prompt for all."""
-    width = TEXT if isinstance(pipe.transformer, diffusers.WanTransformer3DModel) else 32
+    width = wan_family.TEXT_DIM if isinstance(pipe.transformer, diffusers.WanTransformer3DModel) else 32
     texts = {"prompt_embeds": torch.cat([noise(1, 5, width, seed=1 + i) for i in range(prompts)])}
     if negative:
         texts["negative_prompt_embeds"] = noise(1, 5, width, seed=99).expand(prompts, -1, -1)
