@@ -45,9 +45,9 @@ class RouterHandle(Attachment):
         self.router, self.transformer, self.block_idx = router, transformer, block_idx
         self.notices: list[str] = []
         self.passes: Callable[[Arguments], int | None] | None = None
-        self.strength = Strength(names)
-        self.observer = Observer(transformer, host, before=self._before_forward)
         self._host, self._block = host, find_block(transformer, host, block_idx)
+        self.strength = Strength(names, weights_device(self._block))
+        self.observer = Observer(transformer, host, before=self._before_forward)
         self._grid: tuple[int, int, int] | None = None  # what the user says of it
         self._record: list[Tensor] | None = None
         self._streams: list[Tensor] | None = None

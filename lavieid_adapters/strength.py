@@ -26,14 +26,16 @@ class Strength:
 
     Args:
         names: The components' names.
+        device: Where the host is, if that is known.
     """
 
-    def __init__(self, names: Sequence[str]):
+    def __init__(self, names: Sequence[str], device: torch.device | None = None):
         self.names = tuple(names)
         self._scale, self._component_scales = 1.0, dict.fromkeys(self.names, 1.0)
         self._start, self._end = 0.0, 1.0
         self.windowed = False
-        self._alpha, self._bounds = torch.ones(1, len(self.names)), torch.tensor([0.0, math.inf])
+        self._alpha = torch.ones(1, len(self.names), device=device)
+        self._bounds = torch.tensor([0.0, math.inf], device=device)
 
     @property
     def scale(self) -> float:
@@ -93,10 +95,11 @@ class Strength:
         Raises:
             ValueError: If there is a window, but nothing tells the progress.
         """
-        if self._alpha.device != like.device:
-            self._alpha, self._bounds = self._alpha.to(like.device), self._bounds.to(like.device)
+        alpha, bounds = (t.to(like.device, non_blocking=True) for t in (self._alpha, self._bounds))
+        if not torch.compiler.is_compiling():  # a graph that moved them would not fit its own next call
+            self._alpha, self._bounds = alpha, bounds
         if not self.windowed:
-            return self._alpha
+            return alpha
         if progress is None:
             raise ValueError(
                 "A window (start, end) needs a transformer whose forward takes `hidden_states` and `timestep` (or what "
@@ -104,8 +107,8 @@ class Strength:
                 "end to 1."
             )
         progress = progress.to(like.device)[: len(like)]  # a cache may run one pass of guidance alone
-        inside = (progress >= self._bounds[0]) & (progress < self._bounds[1])
-        return self._alpha * inside[:, None]
+        inside = (progress >= bounds[0]) & (progress < bounds[1])
+        return alpha * inside[:, None]
 
     def _update(self) -> None:
         device = self._alpha.device

@@ -5,7 +5,7 @@ import pytest
 import tiny
 import torch
 from rig import differ
-from videos import PIPELINES, generate
+from videos import PIPELINES, embeddings, generate
 
 from lavieid_adapters import attach
 
@@ -41,7 +41,8 @@ OFFLOADS = [
 def embedded(rig, pipe):
     """A run by prompt embeddings, whose text encoder stays where it is."""
     pipe.text_encoder = None
-    return generate(pipe).float().cpu()
+    texts = {name: tensor.to("cuda") for name, tensor in embeddings(pipe).items()}
+    return generate(pipe, **texts).float().cpu()
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
