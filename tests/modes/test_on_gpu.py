@@ -1,10 +1,13 @@
-"""Ways of running that only a GPU has: offloading with streams and of whole pipelines, bitsandbytes, Inductor."""
+"""Ways of running that only a GPU has: offloading with streams and of whole pipelines, bitsandbytes, Inductor, two
+GPUs."""
 
 import diffusers
 import pytest
 import tiny
 import torch
-from rig import differ
+import torch.multiprocessing
+from rig import RIGS, differ
+from test_parallel import free_port
 from videos import PIPELINES, embeddings, generate
 
 from lavieid_adapters import attach
@@ -132,3 +135,49 @@ def test_compiled_by_inductor(rig, by_block):
             out = forward(compiled)
             torch.testing.assert_close(out, forward(twin), rtol=0.05, atol=0.05)
             assert differ(out, base) == enabled
+
+
+def two_gpus(rank: int, port: int, name: str, way: str, folder) -> None:
+    """One of two processes: what the host gives alone and with the other, each without and with a router."""
+    device = torch.device("cuda", rank)
+    torch.cuda.set_device(device)
+    torch.distributed.init_process_group("nccl", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2, device_id=device)
+    rig = next(rig for rig in RIGS if rig.name == name)
+    model = rig.make().to(device, torch.bfloat16)
+    model.set_attention_backend("_native_cudnn")  # ring attention needs its log-sum-exp
+    outputs = {}
+
+    @torch.no_grad()
+    def forward(key):
+        inputs = {k: v.to(device) for k, v in rig.inputs(2).items()}
+        inputs = {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs.items()}
+        outputs[key] = model(**inputs, return_dict=False)[0].float().cpu()
+
+    for gpus in ("one", "two"):
+        if gpus == "two":
+            model.enable_parallelism(config=diffusers.ContextParallelConfig(**{f"{way}_degree": 2}))
+        forward(f"{gpus}, base")
+        with rig.attach(model):
+            forward(f"{gpus}, steered")
+    torch.save(outputs, folder / f"{rank}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param("ulysses", marks=pytest.mark.mode("context parallelism (Ulysses), two GPUs")),
+        pytest.param("ring", marks=pytest.mark.mode("context parallelism (ring), two GPUs")),
+    ],
+)
+def test_two_gpus_give_what_one_gives(rig, tmp_path, way):
+    if rig.make()._cp_plan is None:
+        pytest.skip("diffusers has no context parallelism for it")
+    torch.multiprocessing.spawn(two_gpus, (free_port(), rig.name, way, tmp_path), nprocs=2)
+    for rank in range(2):
+        outputs = torch.load(tmp_path / f"{rank}.pt")
+        assert differ(outputs["one, steered"], outputs["one, base"], 0.1)
+        for kind in ("base", "steered"):
+            assert not differ(outputs[f"two, {kind}"], outputs[f"one, {kind}"], 0.02)
