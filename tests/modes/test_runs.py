@@ -5,6 +5,8 @@ import pytest
 import tiny
 import torch
 from generate import word_tokenizer
+from hosts import cogvideox_family, wan_family
+from PIL import Image
 from rig import differ
 from transformers import UMT5Config, UMT5EncoderModel
 from videos import PIPELINES, embeddings, generate, put_on
@@ -71,6 +73,37 @@ def test_several_videos_of_each_prompt(rig, pipe, repeat):
     wanted = torch.stack([alone[0][0], alone[0][0], alone[1][1], alone[1][1]])
     assert differ(wanted[0], wanted[2])
     torch.testing.assert_close(videos, wanted, rtol=1e-3, atol=1e-4)
+
+
+CONTROLLED = {
+    "CogVideoX": (cogvideox_family.cogvideox_control_pipeline, "control_video", (96, 64)),
+    "Wan": (wan_family.wan_vace_pipeline, "video", (wan_family.WIDTH, wan_family.HEIGHT)),
+}
+
+
+@pytest.mark.mode("control videos (CogVideoX Fun Control, Wan VACE)")
+def test_a_control_video_and_a_router_act_together(rig):
+    build, name, size = CONTROLLED[rig.name]
+    pipe, call = build()
+    pipe.set_progress_bar_config(disable=True)
+
+    def controlled(grey: int):
+        torch.manual_seed(0)
+        control = [Image.new("RGB", size, (grey, 255 - grey, 90))] * 9
+        call.update({name: control, "generator": torch.Generator().manual_seed(0), "output_type": "latent"})
+        return pipe(**call).frames
+
+    dark, light = controlled(20), controlled(230)
+    assert differ(dark, light, 1e-5)  # random weights make little of a control video
+    with put_on(pipe) as handle:
+        handle.set_tokens(tiny.tokens())
+        steered = [controlled(20), controlled(230)]
+        assert differ(*steered, 1e-5)
+        for one, base in zip(steered, (dark, light), strict=True):
+            assert differ(one, base)
+        with handle.disabled():
+            assert torch.equal(controlled(20), dark)
+    assert torch.equal(controlled(230), light)
 
 
 @pytest.mark.mode("`callback_on_step_end`")
