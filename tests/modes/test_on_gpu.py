@@ -133,8 +133,8 @@ def test_compiled_by_inductor(rig, by_block):
                 h.set_tokens(tokens)
                 h.scale, h.enabled = scale, enabled
             out = forward(compiled)
-            torch.testing.assert_close(out, forward(twin), rtol=0.05, atol=0.05)
-            assert differ(out, base) == enabled
+            assert not differ(out, forward(twin))
+            assert differ(out, base, 0.1) == enabled
 
 
 def two_gpus(rank: int, port: int, name: str, way: str, folder) -> None:
