@@ -16,6 +16,7 @@ from lavieid_adapters.aside import written_aside
 from lavieid_adapters.folder import Metadata, save_folder
 
 _MOST, _LARGEST = 25e6, 16e6  # bytes altogether, and of a file
+_ROUTER = "strong-diffusion"  # the variant that shows a person best
 
 
 def main() -> None:
@@ -38,8 +39,8 @@ def put_together(out: Path, to: Path) -> None:
     adapters = out / "adapters"
     save_folder(
         {
-            "router": LocalRouter.from_pretrained(adapters / "lavieid/router").half(),
-            "encoder": LocalFacialEncoder.from_pretrained(adapters / "lavieid/encoder").half(),
+            "router": LocalRouter.from_pretrained(adapters / _ROUTER / "router").half(),
+            "encoder": LocalFacialEncoder.from_pretrained(adapters / _ROUTER / "encoder").half(),
             "tam": TAM.from_pretrained(adapters / "tam/tam").half(),
         },
         to / "lavieid",

@@ -47,7 +47,7 @@ def contact_sheet(rows: dict[str, dict], count: int = 8) -> Image.Image:
     """The reference and the middle frame of each row, a column for each of some people."""
     count = min(count, *(len(report["video"]) for report in rows.values()))
     photos = photos_of(people(list(EVALUATION_PEOPLE[:count]))).permute(0, 2, 3, 1).numpy()
-    left = 250
+    left = 360
     middle = {name: report["video"][:count, 2].permute(0, 2, 3, 1).numpy() for name, report in rows.items()}
     lines = {"reference": photos, **middle}
     step = _CELL + _MARGIN

@@ -94,7 +94,7 @@ def test_all_stages_run_from_nothing_to_the_package_s_weights(scripts, tmp_path)
     stage("train_vae", "--minutes", "0.3", "--batch", "2", "--tiny")
     stage("train_base", "--minutes", "0.5", "--tiny")
     few = ["--samples", "4", "--batch", "2", "--steps", "2", "--tam-steps", "2", "--device", "cpu"]
-    stage("train_adapters", *few, "lavieid", "unrouted", "tam")
+    stage("train_adapters", *few, "lavieid", "strong-diffusion", "tam")
     stage("assemble", "--to", str(tmp_path / "weights"))
     assert (tmp_path / "weights" / "lavieid" / "tam" / "config.json").is_file()
     rows = ["router", "unrouted", "LaVieID", "router, eqs. 2 and 3 as printed"]
