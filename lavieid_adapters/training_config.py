@@ -50,7 +50,8 @@ class TrainingConfig:
         adam_betas, weight_decay: Of AdamW.
         max_grad_norm: Gradients are scaled down to this norm.
         null_prompt: Share of samples whose prompt is replaced by the empty one, for guidance.
-        lambda_diff, lambda_route: Weights of eq. 6; in the drawn world 10 and 1 gave more likeness than the paper's 1 and 1.
+        lambda_diff, lambda_route: Weights of eq. 6; in the drawn world 10 and 1 gave more likeness than the
+            paper's 1 and 1.
         label_threshold: Share of a video token that a component must cover for the token to be labelled with it.
         tam_max_noise: TAM learns from the part of the timesteps below this fraction, 0 to 1: above, one step of
             denoising leaves too little to correct.
