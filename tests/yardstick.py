@@ -29,7 +29,7 @@ from lavieid_adapters.hosts import HOSTS
 HERE = Path(__file__).resolve().parent
 # Tests that differ for a reason, by what their name matches.
 REASONS = {
-    "::test_faster_cache_state$": "it asks whatever has hooks for FasterCache's, and the router's block has but its own",
+    "::test_faster_cache_state$": "it asks all that has hooks for FasterCache's; the router's block has its own",
 }
 
 
