@@ -10,8 +10,8 @@ import diffusers
 import pytest
 import tiny
 import torch
+import yardstick
 from generate import small_components
-from yardstick import differing
 from yardstick_plugin import Adapters, Outcomes
 
 TESTS = Path(__file__).resolve().parent
@@ -69,7 +69,7 @@ def test_outcomes_messages_and_numbers_are_compared():
         "worse": {**failed, "message": "off by 2"},
         "drifts": {**same, "numbers": "2"},
     }
-    found = differing(plain, other)
+    found = yardstick.differing(plain, other)
     assert list(found) == ["drifts", "fails", "gone", "worse"]
     assert "other numbers" in found["drifts"] and "passed → failed: off by 1" in found["fails"]
     assert "passed → absent" in found["gone"] and "off by 2" in found["worse"]
@@ -87,6 +87,16 @@ def test_the_numbers_of_a_test_are_those_of_hosts_and_decoders():
     finally:
         hook.remove()
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_run_in_which_no_router_ran_is_no_proof(tmp_path, monkeypatch, capsys):
+    same = {"tests": {"one": {"outcome": "failed", "message": "cannot be collected", "numbers": ""}}, "counts": {}}
+    monkeypatch.setattr(yardstick, "run_both", lambda *args: [same, same])
+    monkeypatch.setattr(sys, "argv", ["yardstick.py", str(tmp_path)])
+    assert yardstick.main() == 1
+    assert "No router ran" in capsys.readouterr().out
+    monkeypatch.setattr(yardstick, "run_both", lambda *args: [same, {**same, "counts": {"router forwards": 1}}])
+    assert yardstick.main() == 0
 
 
 @pytest.mark.slow
