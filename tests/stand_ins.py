@@ -17,7 +17,10 @@ VISION = {
     "vision_token_id": "<|vision_pad|>", "image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>",
 }  # fmt: skip
 CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
+    "{{ message['content'] }}{% else %}{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}"
 )
 
 
@@ -64,7 +67,7 @@ def _gemma_tokenizer():
 
 
 def _gemma3():
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {**sizes, "vocab_size": 512, "head_dim": 8, "num_key_value_heads": 1}
     vision = {**sizes, "image_size": 16, "patch_size": 8}
     config = hf.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
