@@ -241,6 +241,12 @@ def find_transformers(pipe) -> list[nn.Module]:
     return found
 
 
-def latent_channels(vae: nn.Module) -> int:
-    """Channels of a VAE's latents."""
+def latent_channels(vae: nn.Module | None) -> int:
+    """Channels of a VAE's latents.
+
+    Raises:
+        ValueError: If there is no VAE.
+    """
+    if vae is None:
+        raise ValueError("This pipeline has no VAE, which TAM needs: load one, or attach a router alone.")
     return vae.config.get("latent_channels") or vae.config["z_dim"]

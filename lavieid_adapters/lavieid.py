@@ -97,8 +97,8 @@ class LaVieID(Attachment):
             ValueError, TypeError: If a photo cannot be read, or shows no face, or several; see `FaceProcessor`.
             OSError: If a photo or a model is not there and cannot be had.
         """
-        device = self.pipe._execution_device
-        self.reader.to(device, offload=self.pipe.vae.device.type != device.type)
+        device, vae = self.pipe._execution_device, self.pipe.vae
+        self.reader.to(device, offload=vae is not None and vae.device.type != device.type)
         return self.reader(photos, face_index=face_index, on_no_face=on_no_face, component_map=component_map)
 
     def set_identity(

@@ -73,8 +73,7 @@ def attach_lavieid(
     adapters = by_name(adapters)
 
     tam = adapters.get("tam")
-    channels = latent_channels(pipe.vae)
-    if tam is not None and tam.config.latent_channels != channels:
+    if tam is not None and tam.config.latent_channels != (channels := latent_channels(pipe.vae)):
         raise ValueError(
             f"TAM was built for {tam.config.latent_channels} latent channels, but the VAE of {type(pipe).__name__} has "
             f"{channels}: use the adapters of this base model."

@@ -566,3 +566,25 @@ def test_hub_settings_reach_the_models_that_read_photos(pipe, adapters, tmp_path
     with attach_lavieid(build()[0], tmp_path / "adapters", cache_dir=tmp_path, local_files_only=True) as lavieid:
         assert lavieid.reader.face.vision._kwargs["local_files_only"] is True
         assert lavieid.reader.face.recognizer.cache_dir == tmp_path
+
+
+def test_a_pipeline_without_a_vae_takes_a_router_alone(tmp_path):
+    components = small_components()
+    whole = CogVideoXPipeline(**components)
+    pipe = CogVideoXPipeline(**{**components, "vae": None})
+    for each in (whole, pipe):
+        each.set_progress_bar_config(disable=True)
+    with attach_lavieid(whole, tiny.router()) as lavieid:
+        lavieid.set_identity(tiny.tokens())
+        steered = generate(whole, **SIZE, output_type="latent")
+    base = generate(pipe, **SIZE, output_type="latent")
+    with attach_lavieid(pipe, [tiny.router(), tiny.encoder(id_dim=520)]) as lavieid:
+        lavieid.reader = IdentityReader(lavieid.encoder, small_faces(lavieid.encoder, tmp_path))
+        lavieid.encode(IMAGE, on_no_face="whole_image")
+        lavieid.set_identity(tiny.tokens())
+        assert np.array_equal(generate(pipe, **SIZE, output_type="latent"), steered)
+    assert not np.array_equal(base, steered)
+    for adapters in (tiny.tam(), None):
+        with pytest.raises(ValueError, match="no VAE, which TAM needs: load one, or attach a router alone"):
+            attach_lavieid(pipe, adapters)
+    assert np.array_equal(generate(pipe, **SIZE, output_type="latent"), base)

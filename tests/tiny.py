@@ -21,16 +21,26 @@ def randomise(module: torch.nn.Module, seed: int = 0, std: float = 0.3) -> torch
     return module
 
 
+def untrained_router(**config) -> LocalRouter:
+    """A router that changes nothing."""
+    sizes = {"dim": DIM, "token_dim": TOKEN_DIM, "inner_dim": 64, "num_heads": 2, "tokens_per_component": LENGTH}
+    return LocalRouter(**{**sizes, **config}).eval()
+
+
 def router(seed: int = 0, **config) -> LocalRouter:
     """A router that acts."""
-    sizes = {"dim": DIM, "token_dim": TOKEN_DIM, "inner_dim": 64, "num_heads": 2, "tokens_per_component": LENGTH}
-    return randomise(LocalRouter(**{**sizes, **config}), seed, std=0.2).eval()
+    return randomise(untrained_router(**config), seed, std=0.2)
+
+
+def untrained_tam(**config) -> TAM:
+    """A TAM that changes nothing."""
+    sizes = {"latent_channels": LATENT_CHANNELS, "dim": 64, "num_layers": 2, "num_heads": 2}
+    return TAM(**{**sizes, **config}).eval()
 
 
 def tam(seed: int = 0, **config) -> TAM:
     """A TAM that acts."""
-    sizes = {"latent_channels": LATENT_CHANNELS, "dim": 64, "num_layers": 2, "num_heads": 2}
-    return randomise(TAM(**{**sizes, **config}), seed, std=0.1).eval()
+    return randomise(untrained_tam(**config), seed, std=0.1)
 
 
 def encoder(seed: int = 0, **config) -> LocalFacialEncoder:
