@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .hosts import Arguments
+from .pipe_models import find_decoders
 
 
 def _scaling_factor(pipe) -> float:
-    return pipe.vae.config.get("scaling_factor") or 1.0
+    return find_decoders(pipe)[0].config.get("scaling_factor") or 1.0
 
 
 def _sigma_data(pipe) -> float:
@@ -41,7 +42,7 @@ class VideoPipeline:
         passes: Guidance passes in one batch: 2 for [negative, positive], 1 if each is a call of its own, or a function
             of the pipe and a forward's arguments.
         seam: Where TAM refines: the pipe's method to which normalised latents of a whole clip are given, or
-            "vae.decode", to which they come denormalised.
+            "vae.decode", to which they come denormalised, whichever of `find_decoders` decodes.
         layout: Order of the latents' axes there.
         output: Order of the axes of what `output_type="latent"` gives.
         denormalised: Whether that is what the VAE decodes, instead of normalised latents.
@@ -91,7 +92,7 @@ class VideoPipeline:
     def moments(self, pipe, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift, in float32 and broadcast to latents (b, c, f, h, w), of what the pipe has the VAE decode:
         normalised latents · scale + shift."""
-        vae, (channels, frames) = pipe.vae, latents.shape[1:3]
+        vae, (channels, frames) = find_decoders(pipe)[0], latents.shape[1:3]
         buffers = dict(vae.named_buffers(recurse=False))
         values = []
         for name, neutral in (("latents_std", 1.0), ("latents_mean", 0.0)):
@@ -227,20 +228,3 @@ def find_pipeline(pipe) -> VideoPipeline:
     raise ValueError(
         f"{type(pipe).__name__} is not supported: use one of {', '.join(PIPELINES)}, or attach() a router."
     )
-
-
-def find_transformers(pipe) -> list[nn.Module]:
-    """A pipeline's transformers, of which at each step one runs: Wan 2.2 has two, and either may be left out.
-
-    Raises:
-        ValueError: If it has none.
-    """
-    named = (getattr(pipe, name, None) for name in ("transformer", "transformer_2"))
-    if not (found := list(dict.fromkeys(transformer for transformer in named if transformer is not None))):
-        raise ValueError(f"This {type(pipe).__name__} has no transformer: load one before adapters are attached.")
-    return found
-
-
-def latent_channels(vae: nn.Module) -> int:
-    """Channels of a VAE's latents."""
-    return vae.config.get("latent_channels") or vae.config["z_dim"]

@@ -16,8 +16,9 @@ import wan_family as wan
 from torch import Tensor, nn
 
 from lavieid_adapters import attach_lavieid
-from lavieid_adapters.host_pipelines import NOT_PIPELINES, PIPELINES, find_pipeline, find_transformers, latent_channels
+from lavieid_adapters.host_pipelines import NOT_PIPELINES, PIPELINES, find_pipeline
 from lavieid_adapters.hosts import find_host, token_width
+from lavieid_adapters.pipe_models import find_transformers, latent_channels
 
 RUN = (0.0, 0.5)  # the progress in a run of two steps
 # Builder → the progress of the steps, in order.
