@@ -33,6 +33,11 @@ def _run(pipe) -> Tensor | None:
     return None if count is None else pipe.scheduler.timesteps[-count:]
 
 
+def _all_of_scheduler(pipe) -> Tensor:
+    """The timesteps of a modular pipeline's run, which notes nothing itself."""
+    return pipe.scheduler.timesteps
+
+
 @dataclass(frozen=True)
 class VideoPipeline:
     """Description of a pipeline that makes videos with a host.
@@ -44,7 +49,7 @@ class VideoPipeline:
         seam: Where TAM refines: the pipe's method to which normalised latents of a whole clip are given, or
             "vae.decode", to which they come denormalised, whichever of `find_decoders` decodes.
         layout: Order of the latents' axes there.
-        output: Order of the axes of what `output_type="latent"` gives.
+        output: Order of the axes of what `output_type="latent"` gives, or a modular pipeline's `output="latents"`.
         denormalised: Whether that is what the VAE decodes, instead of normalised latents.
         unrefined: Why TAM cannot refine that by hand, if so.
         divisor: From the pipe to the number by which latents are divided, besides the VAE's mean and deviation.
@@ -138,6 +143,17 @@ _COSMOS25 = VideoPipeline("CosmosTransformer3DModel", units=lambda run: run / 10
 _SANA = VideoPipeline("SanaVideoTransformer3DModel", passes=2, divisor=lambda pipe: 1.0)
 _HELIOS = VideoPipeline("HeliosTransformer3DModel")
 
+
+def _modular(kind: VideoPipeline) -> VideoPipeline:
+    """The same in blocks: a guider makes each pass a call of its own, and they have no method that is given latents."""
+    return replace(kind, passes=1, seam="vae.decode", run=_all_of_scheduler)
+
+
+_MODULAR_WAN = _modular(_WAN)
+_MODULAR_HELIOS = _modular(_HELIOS)
+# Latents are those of videos with `output_type="latent"`; `output="latents"` gives them packed.
+_MODULAR_LTX2 = _modular(_LTX2)
+
 # Where a video is made in parts, each is a run, and what is decoded at once is refined as a clip of its own.
 PIPELINES: Mapping[str, VideoPipeline] = {
     "AllegroPipeline": VideoPipeline("AllegroTransformer3DModel", passes=2, seam="decode_latents"),
@@ -199,18 +215,38 @@ PIPELINES: Mapping[str, VideoPipeline] = {
         "WanVACETransformer3DModel", unrefined="begin with the frames of the reference pictures, if there were any"
     ),
     "WanVideoToVideoPipeline": _WAN,
+    "HeliosModularPipeline": _MODULAR_HELIOS,
+    "HeliosPyramidModularPipeline": replace(_MODULAR_HELIOS, run=lambda pipe: None),
+    "HeliosPyramidDistilledModularPipeline": replace(_MODULAR_HELIOS, run=lambda pipe: None),
+    "HunyuanVideo15ModularPipeline": _modular(_HUNYUAN15),
+    # With `decode_noise_scale`, TAM gets the latents with that noise.
+    "LTXModularPipeline": _modular(_LTX),
+    "LTX2ModularPipeline": _MODULAR_LTX2,
+    "LTX25ModularPipeline": _MODULAR_LTX2,
+    "WanModularPipeline": _MODULAR_WAN,
+    "WanImage2VideoModularPipeline": _MODULAR_WAN,
+    "Wan22ModularPipeline": _MODULAR_WAN,
+    "Wan22Image2VideoModularPipeline": _MODULAR_WAN,
+    "Wan22VaceModularPipeline": replace(_MODULAR_WAN, transformer="WanVACETransformer3DModel"),
 }
 
 NOT_PIPELINES: Mapping[str, str] = {
+    "AnimaModularPipeline": "it makes images",
     "AnyFlowFARPipeline": "its transformer is not supported",
     "Cosmos2TextToImagePipeline": "it makes images",
+    "Cosmos3DistilledModularPipeline": "its transformer is not supported",
+    "Cosmos3OmniModularPipeline": "its transformer is not supported",
     "Cosmos3OmniPipeline": "its transformer is not supported",
+    "EchoModularPipeline": "its forwards do not tell the clip's tokens from those of its memory",
     "EasyAnimateControlPipeline": "it calls a method that it does not have, and so cannot run",
     "Kandinsky5I2IPipeline": "it makes images",
     "Kandinsky5T2IPipeline": "it makes images",
     "Kandinsky6SRPipeline": "its transformer is not supported",
     "LTX2DFRPipeline": "its forwards do not tell the clip's tokens from those of keyframes",
     "LTX2DFRTemporalRefinePipeline": "its forwards do not tell the clip's tokens from those of keyframes",
+    "MiniMaxH3ModularPipeline": "its transformer is not supported",
+    "WanAnimate2DistilledModularPipeline": "its transformer is not supported",
+    "WanAnimate2ModularPipeline": "its transformer is not supported",
 }
 
 
