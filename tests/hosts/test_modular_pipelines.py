@@ -73,6 +73,12 @@ def test_each_prompt_has_its_identity_with_any_guider(name):
         assert abs(first[1] - second[1]).max() > 1e-3
         with pytest.raises(ValueError, match=r"4 identities .* do not fit a batch|4 identities .* need a batch"):
             videos(tiny.tokens(4))
+        call["num_videos_per_prompt"] = 2  # a batch of 4, which is not two passes
+        with pytest.raises(ValueError, match="2 identities with 1 videos a prompt need a batch of 2"):
+            videos(people)
+        lavieid.set_identity(people, videos_per_prompt=2)
+        assert len(generate(pipe, call)) == 4
+    del call["num_videos_per_prompt"]
     assert same(generate(pipe, call), base)
 
 
