@@ -29,7 +29,7 @@ class RouterHandle(Attachment):
     Also a context manager, which detaches at its end.
 
     Attributes:
-        router, transformer, block_idx: What is attached where.
+        router, transformer, block_idx, block: What is attached where.
         strength: What `scale`, `component_scales`, `start` and `end` are kept in; handles of one router may share it.
         observer: What tells the progress of the run; `attach_lavieid` gives it the pipeline's timesteps.
         passes: A function from a forward's arguments to the guidance passes in its batch, None if they are not known.
@@ -45,8 +45,8 @@ class RouterHandle(Attachment):
         self.router, self.transformer, self.block_idx = router, transformer, block_idx
         self.notices: list[str] = []
         self.passes: Callable[[Arguments], int | None] | None = None
-        self._host, self._block = host, find_block(transformer, host, block_idx)
-        self.strength = Strength(names, weights_device(self._block))
+        self._host, self.block = host, find_block(transformer, host, block_idx)
+        self.strength = Strength(names, weights_device(self.block))
         self.observer = Observer(transformer, host, before=self._before_forward)
         self._grid: tuple[int, int, int] | None = None  # what the user says of it
         self._record: list[Tensor] | None = None
@@ -61,7 +61,7 @@ class RouterHandle(Attachment):
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
-        self._enabled, self._gate = bool(value), torch.tensor(float(value), device=weights_device(self._block))
+        self._enabled, self._gate = bool(value), torch.tensor(float(value), device=weights_device(self.block))
 
     def set_tokens(
         self,
@@ -97,7 +97,7 @@ class RouterHandle(Attachment):
         conditioning = Conditioning(self.router, tokens, mask, videos_per_prompt, regions)
         if not tokens.requires_grad:
             with torch.no_grad():
-                device = weights_device(self._block) or self.router.device
+                device = weights_device(self.block) or self.router.device
                 conditioning.fold(device, activation_dtype(self.transformer))
         self._conditioning = conditioning
 
@@ -186,10 +186,10 @@ class RouterHandle(Attachment):
         """Take the router off and forget the identities; the host is then what it was. A second call does nothing."""
         if not self._attached:
             return
-        hook = self._block._diffusers_hook.get_hook(_HOOK_NAME)
+        hook = self.block._diffusers_hook.get_hook(_HOOK_NAME)
         hook.handles.remove(self)
         if not hook.handles:
-            remove_innermost(self._block, _HOOK_NAME)
+            remove_innermost(self.block, _HOOK_NAME)
         self.clear()
         self._attached, self._record, self._streams, self.passes = False, None, None, None
         self.observer.close()

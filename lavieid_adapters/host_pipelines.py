@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .hosts import Arguments
+from .pipe_models import find_decoders
 
 
 def _scaling_factor(pipe) -> float:
-    return pipe.vae.config.get("scaling_factor") or 1.0
+    return find_decoders(pipe)[0].config.get("scaling_factor") or 1.0
 
 
 def _sigma_data(pipe) -> float:
@@ -32,6 +33,11 @@ def _run(pipe) -> Tensor | None:
     return None if count is None else pipe.scheduler.timesteps[-count:]
 
 
+def _all_of_scheduler(pipe) -> Tensor:
+    """The timesteps of a modular pipeline's run, which notes nothing itself."""
+    return pipe.scheduler.timesteps
+
+
 @dataclass(frozen=True)
 class VideoPipeline:
     """Description of a pipeline that makes videos with a host.
@@ -41,9 +47,9 @@ class VideoPipeline:
         passes: Guidance passes in one batch: 2 for [negative, positive], 1 if each is a call of its own, or a function
             of the pipe and a forward's arguments.
         seam: Where TAM refines: the pipe's method to which normalised latents of a whole clip are given, or
-            "vae.decode", to which they come denormalised.
+            "vae.decode", to which they come denormalised, whichever of `find_decoders` decodes.
         layout: Order of the latents' axes there.
-        output: Order of the axes of what `output_type="latent"` gives.
+        output: Order of the axes of what `output_type="latent"` gives, or a modular pipeline's `output="latents"`.
         denormalised: Whether that is what the VAE decodes, instead of normalised latents.
         unrefined: Why TAM cannot refine that by hand, if so.
         divisor: From the pipe to the number by which latents are divided, besides the VAE's mean and deviation.
@@ -91,7 +97,7 @@ class VideoPipeline:
     def moments(self, pipe, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift, in float32 and broadcast to latents (b, c, f, h, w), of what the pipe has the VAE decode:
         normalised latents · scale + shift."""
-        vae, (channels, frames) = pipe.vae, latents.shape[1:3]
+        vae, (channels, frames) = find_decoders(pipe)[0], latents.shape[1:3]
         buffers = dict(vae.named_buffers(recurse=False))
         values = []
         for name, neutral in (("latents_std", 1.0), ("latents_mean", 0.0)):
@@ -136,6 +142,17 @@ _COSMOS = VideoPipeline("CosmosTransformer3DModel", divisor=_sigma_data)
 _COSMOS25 = VideoPipeline("CosmosTransformer3DModel", units=lambda run: run / 1000)
 _SANA = VideoPipeline("SanaVideoTransformer3DModel", passes=2, divisor=lambda pipe: 1.0)
 _HELIOS = VideoPipeline("HeliosTransformer3DModel")
+
+
+def _modular(kind: VideoPipeline) -> VideoPipeline:
+    """The same in blocks: a guider makes each pass a call of its own, and they have no method that is given latents."""
+    return replace(kind, passes=1, seam="vae.decode", run=_all_of_scheduler)
+
+
+_MODULAR_WAN = _modular(_WAN)
+_MODULAR_HELIOS = _modular(_HELIOS)
+# Latents are those of videos with `output_type="latent"`; `output="latents"` gives them packed.
+_MODULAR_LTX2 = _modular(_LTX2)
 
 # Where a video is made in parts, each is a run, and what is decoded at once is refined as a clip of its own.
 PIPELINES: Mapping[str, VideoPipeline] = {
@@ -198,18 +215,38 @@ PIPELINES: Mapping[str, VideoPipeline] = {
         "WanVACETransformer3DModel", unrefined="begin with the frames of the reference pictures, if there were any"
     ),
     "WanVideoToVideoPipeline": _WAN,
+    "HeliosModularPipeline": _MODULAR_HELIOS,
+    "HeliosPyramidModularPipeline": replace(_MODULAR_HELIOS, run=lambda pipe: None),
+    "HeliosPyramidDistilledModularPipeline": replace(_MODULAR_HELIOS, run=lambda pipe: None),
+    "HunyuanVideo15ModularPipeline": _modular(_HUNYUAN15),
+    # With `decode_noise_scale`, TAM gets the latents with that noise.
+    "LTXModularPipeline": _modular(_LTX),
+    "LTX2ModularPipeline": _MODULAR_LTX2,
+    "LTX25ModularPipeline": _MODULAR_LTX2,
+    "WanModularPipeline": _MODULAR_WAN,
+    "WanImage2VideoModularPipeline": _MODULAR_WAN,
+    "Wan22ModularPipeline": _MODULAR_WAN,
+    "Wan22Image2VideoModularPipeline": _MODULAR_WAN,
+    "Wan22VaceModularPipeline": replace(_MODULAR_WAN, transformer="WanVACETransformer3DModel"),
 }
 
 NOT_PIPELINES: Mapping[str, str] = {
+    "AnimaModularPipeline": "it makes images",
     "AnyFlowFARPipeline": "its transformer is not supported",
     "Cosmos2TextToImagePipeline": "it makes images",
+    "Cosmos3DistilledModularPipeline": "its transformer is not supported",
+    "Cosmos3OmniModularPipeline": "its transformer is not supported",
     "Cosmos3OmniPipeline": "its transformer is not supported",
+    "EchoModularPipeline": "its forwards do not tell the clip's tokens from those of its memory",
     "EasyAnimateControlPipeline": "it calls a method that it does not have, and so cannot run",
     "Kandinsky5I2IPipeline": "it makes images",
     "Kandinsky5T2IPipeline": "it makes images",
     "Kandinsky6SRPipeline": "its transformer is not supported",
     "LTX2DFRPipeline": "its forwards do not tell the clip's tokens from those of keyframes",
     "LTX2DFRTemporalRefinePipeline": "its forwards do not tell the clip's tokens from those of keyframes",
+    "MiniMaxH3ModularPipeline": "its transformer is not supported",
+    "WanAnimate2DistilledModularPipeline": "its transformer is not supported",
+    "WanAnimate2ModularPipeline": "its transformer is not supported",
 }
 
 
@@ -227,26 +264,3 @@ def find_pipeline(pipe) -> VideoPipeline:
     raise ValueError(
         f"{type(pipe).__name__} is not supported: use one of {', '.join(PIPELINES)}, or attach() a router."
     )
-
-
-def find_transformers(pipe) -> list[nn.Module]:
-    """A pipeline's transformers, of which at each step one runs: Wan 2.2 has two, and either may be left out.
-
-    Raises:
-        ValueError: If it has none.
-    """
-    named = (getattr(pipe, name, None) for name in ("transformer", "transformer_2"))
-    if not (found := list(dict.fromkeys(transformer for transformer in named if transformer is not None))):
-        raise ValueError(f"This {type(pipe).__name__} has no transformer: load one before adapters are attached.")
-    return found
-
-
-def latent_channels(vae: nn.Module | None) -> int:
-    """Channels of a VAE's latents.
-
-    Raises:
-        ValueError: If there is no VAE.
-    """
-    if vae is None:
-        raise ValueError("This pipeline has no VAE, which TAM needs: load one, or attach a router alone.")
-    return vae.config.get("latent_channels") or vae.config["z_dim"]

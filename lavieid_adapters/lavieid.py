@@ -18,6 +18,7 @@ from .folder import ADAPTERS, Metadata, save_folder
 from .handle import RouterHandle
 from .host_pipelines import VideoPipeline
 from .identity import Identity
+from .pipe_models import find_decoders, need_attached
 from .reader import IdentityReader, with_settings
 from .refiner import Refiner
 from .router import LocalRouter
@@ -97,8 +98,8 @@ class LaVieID(Attachment):
             ValueError, TypeError: If a photo cannot be read, or shows no face, or several; see `FaceProcessor`.
             OSError: If a photo or a model is not there and cannot be had.
         """
-        device, vae = self.pipe._execution_device, self.pipe.vae
-        self.reader.to(device, offload=vae is not None and vae.device.type != device.type)
+        device = self.pipe._execution_device
+        self.reader.to(device, offload=any(d.device.type != device.type for d in find_decoders(self.pipe)))
         return self.reader(photos, face_index=face_index, on_no_face=on_no_face, component_map=component_map)
 
     def set_identity(
@@ -154,6 +155,7 @@ class LaVieID(Attachment):
         self._set_tokens(torch.stack(tokens), torch.stack(masks), videos_per_prompt, regions)
 
     def _set_tokens(self, *conditioning) -> None:
+        need_attached(self.pipe, [handle.block for handle in self.handles])
         for handle in self.handles:
             handle.set_tokens(*conditioning)
 

@@ -11,9 +11,10 @@ from .checkpoint import Adapter
 from .encoder import LocalFacialEncoder
 from .folder import ADAPTERS, Metadata, by_name, load_folder
 from .handle import attach
-from .host_pipelines import find_pipeline, find_transformers, latent_channels
+from .host_pipelines import find_pipeline
 from .hosts import activation_dtype, find_host, token_width
 from .lavieid import LaVieID
+from .pipe_models import find_transformers, latent_channels
 from .router import LocalRouter
 from .tam import TAM
 
@@ -36,8 +37,9 @@ def attach_lavieid(
     """Attach a local router and TAM to a pipeline: two lines in a script that generates video already.
 
     Args:
-        pipe: A video pipeline of diffusers; `host_pipelines.PIPELINES` has all that are known. Where TAM refines what
-            `pipe.vae` decodes, it does so for all that this VAE decodes, for other pipelines too, until it is detached.
+        pipe: A video pipeline of diffusers, whose models are loaded; `host_pipelines.PIPELINES` has all that are known.
+            Where TAM refines what `pipe.vae` decodes, it does so for all that this VAE decodes, for other pipelines
+            too, until it is detached.
         adapters: A Hub repo, a folder, or built adapters (one, several, or by the names "router", "encoder", "tam");
             None takes those that a local base brings in the folder `lavieid/` beside its models, or else gives
             fresh ones of the pipe's dimensions, which change nothing until they are trained.
@@ -73,7 +75,7 @@ def attach_lavieid(
     adapters = by_name(adapters)
 
     tam = adapters.get("tam")
-    if tam is not None and tam.config.latent_channels != (channels := latent_channels(pipe.vae)):
+    if tam is not None and tam.config.latent_channels != (channels := latent_channels(pipe)):
         raise ValueError(
             f"TAM was built for {tam.config.latent_channels} latent channels, but the VAE of {type(pipe).__name__} has "
             f"{channels}: use the adapters of this base model."
@@ -112,15 +114,21 @@ def fresh_adapter(name: str, pipe, **sizes) -> Adapter:
         return LocalRouter(dim=dim, **sizes)
     heads = next(h for h in range(max(1, dim // 128), 0, -1) if dim % (2 * h) == 0)
     layout = find_pipeline(pipe).layout
-    defaults = {"latent_channels": latent_channels(pipe.vae), "num_heads": heads, "layout": layout}
+    defaults = {"latent_channels": latent_channels(pipe), "num_heads": heads, "layout": layout}
     return TAM(dim=dim, **{**defaults, **sizes})
 
 
 def _own_adapters(pipe) -> Path | None:
     """The adapters in the local folder that the pipeline was loaded from, if it brings some."""
-    folder = pipe.config.get("_name_or_path")
+    folder = _source(pipe)
     return Path(folder, _OWN) if folder and Path(folder, _OWN).is_dir() else None
 
 
 def _name(pipe) -> str | None:
-    return pipe.config.get("_name_or_path") or getattr(find_transformers(pipe)[0].config, "_name_or_path", None) or None
+    return _source(pipe) or getattr(find_transformers(pipe)[0].config, "_name_or_path", None) or None
+
+
+def _source(pipe) -> str | None:
+    """Where a pipeline was loaded from; a modular one notes it beside its config."""
+    source = pipe.config.get("_name_or_path") or getattr(pipe, "_pretrained_model_name_or_path", None)
+    return os.fspath(source) if source else None

@@ -2,15 +2,16 @@
 
 # b batch · c channels · f frames · h w height and width
 
+import contextlib
 import functools
 import uuid
 import warnings
-from collections.abc import Callable
 
 from torch import Tensor
 
 from .decoder import RefiningDecoder
 from .host_pipelines import VideoPipeline
+from .pipe_models import find_decoders
 from .strength import finite
 from .tam import LAYOUTS, TAM
 
@@ -30,7 +31,7 @@ class Refiner:
     def __init__(self, pipe, kind: VideoPipeline, tam: TAM | None, notices: list[str]):
         self.pipe, self.kind, self.tam, self.notices = pipe, kind, tam, notices
         self.enabled = True
-        self._take_off: Callable[[], None] | None = None
+        self._put_on = contextlib.ExitStack()
         self._mark = uuid.uuid4().hex
         self._chunks, self._beta = (4, 0.2) if tam is None else (tam.config.chunks, tam.config.beta)
 
@@ -59,17 +60,15 @@ class Refiner:
         if self.tam is None:
             return
         at_vae = self.kind.seam == "vae.decode"
-        owner, name = (self.pipe.vae, "decode") if at_vae else (self.pipe, self.kind.seam)
-        refine = self._denormalised if at_vae else self._once
-        decoder = RefiningDecoder.put_on(owner, name, refine)
-        self._take_off = functools.partial(decoder.take_off, owner, name, refine)
+        name, refine = ("decode", self._denormalised) if at_vae else (self.kind.seam, self._once)
+        for owner in find_decoders(self.pipe) if at_vae else (self.pipe,):
+            decoder = RefiningDecoder.put_on(owner, name, refine)
+            self._put_on.callback(decoder.take_off, owner, name, refine)
 
     def take_off(self) -> None:
         """Undo `put_on`; from then on nothing is refined."""
         self.tam = None
-        if self._take_off is not None:
-            self._take_off()
-        self._take_off = None
+        self._put_on.close()
 
     def refine(self, latents: Tensor) -> Tensor:
         """TAM on what the pipeline gave for `output_type="latent"`; see `LaVieID.refine`."""
@@ -80,7 +79,8 @@ class Refiner:
         if latents.ndim == 3:
             raise ValueError(
                 f"latents of shape {tuple(latents.shape)} are packed: unpack them to (batch, channels, frames, height, "
-                "width) first, with the pipeline's `_unpack_latents`."
+                "width) first, with the pipeline's `_unpack_latents`; a modular pipeline gives them so as videos of "
+                "output_type='latent'."
             )
         if self.kind.unrefined is not None:
             raise ValueError(
@@ -112,7 +112,8 @@ class Refiner:
         else:
             while self.notices:
                 warnings.warn(self.notices.pop(), stacklevel=2)
-            rest = self.pipe.vae.device  # an offloaded pipeline keeps its models elsewhere between uses; so must TAM
+            # An offloaded pipeline keeps its models elsewhere between uses; so must TAM.
+            rest = find_decoders(self.pipe)[0].device
             self.tam.to(latents.device)
             try:
                 chunks = min(self.chunks, latents.shape[layout.index("f")])

@@ -17,8 +17,9 @@ from diffusers.utils.torch_utils import unwrap_module
 from torch import nn
 
 from lavieid_adapters import TAM, LocalRouter, attach, attach_lavieid
-from lavieid_adapters.host_pipelines import PIPELINES, find_pipeline, latent_channels
+from lavieid_adapters.host_pipelines import PIPELINES, find_pipeline
 from lavieid_adapters.hosts import HOSTS, find_host, token_width
+from lavieid_adapters.pipe_models import find_decoders, latent_channels
 
 
 def pytest_addoption(parser) -> None:
@@ -54,7 +55,8 @@ class Adapters:
         for name in HOSTS:
             self._wrap(getattr(diffusers, name), "__init__", self._on_transformer)
         for name in PIPELINES:
-            self._wrap(getattr(diffusers, name), "__init__", self._on_pipeline)
+            if "__init__" in vars(getattr(diffusers, name)):  # modular pipelines are built without their models
+                self._wrap(getattr(diffusers, name), "__init__", self._on_pipeline)
         self._wrap(diffusers.ModelMixin, "from_pretrained", self._on_transformer)  # which begins with weights on "meta"
         self._count(LocalRouter, "apply_prepared", "router forwards")
         self._count(TAM, "refine", "TAM refinements")
@@ -117,9 +119,9 @@ class Adapters:
         if transformer is None:
             return
         adapters = [self._router(unwrap_module(transformer))]
-        if pipe.vae is not None:
+        if find_decoders(pipe):
             make = tiny.tam if self.trained else tiny.untrained_tam
-            adapters.append(make(latent_channels=latent_channels(pipe.vae), layout=find_pipeline(pipe).layout))
+            adapters.append(make(latent_channels=latent_channels(pipe), layout=find_pipeline(pipe).layout))
         attach_lavieid(pipe, adapters).set_identity(tiny.tokens())
         self.counts["pipelines"] += 1
 

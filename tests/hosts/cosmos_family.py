@@ -357,12 +357,12 @@ def helios_pipeline():
 
 
 # The default gamma of 1/3 makes a covariance singular, and its Cholesky factorisation fails on the CPU.
-_STAGES = {"stage_range": [0, 0.5, 1], "stages": 2, "gamma": 0.3, "use_dynamic_shifting": True}
+STAGES = {"stage_range": [0, 0.5, 1], "stages": 2, "gamma": 0.3, "use_dynamic_shifting": True}
 
 
 def helios_pyramid_pipeline():
     """Two stages of 2 steps, the first at half the height and width."""
-    scheduler = diffusers.HeliosScheduler(**_STAGES)
+    scheduler = diffusers.HeliosScheduler(**STAGES)
     call = helios_call(pyramid_num_inference_steps_list=[2, 2])
     del call["num_inference_steps"]
     return diffusers.HeliosPyramidPipeline(**helios_parts(scheduler=scheduler)), call

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lavieid_adapters import attach_lavieid
 from lavieid_adapters.clip_tokens import ClipTokens
-from lavieid_adapters.host_pipelines import find_pipeline, find_transformers
+from lavieid_adapters.host_pipelines import find_pipeline
+from lavieid_adapters.pipe_models import find_transformers
 
 TWO = {  # guidance apart, and in one batch, and both (LTX-2)
     "apart": (wan.wan_pipeline, hunyuan.hunyuan_video_pipeline, cosmos.cosmos_text_to_world_pipeline),

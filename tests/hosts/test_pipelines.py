@@ -8,6 +8,7 @@ import cosmos_family as cosmos
 import diffusers
 import hunyuan_family as hunyuan
 import ltx_family as ltx
+import modular_family as modular
 import numpy as np
 import pytest
 import tiny
@@ -16,8 +17,9 @@ import wan_family as wan
 from torch import Tensor, nn
 
 from lavieid_adapters import attach_lavieid
-from lavieid_adapters.host_pipelines import NOT_PIPELINES, PIPELINES, find_pipeline, find_transformers, latent_channels
+from lavieid_adapters.host_pipelines import NOT_PIPELINES, PIPELINES, find_pipeline
 from lavieid_adapters.hosts import find_host, token_width
+from lavieid_adapters.pipe_models import find_decoders, find_transformers, latent_channels
 
 RUN = (0.0, 0.5)  # the progress in a run of two steps
 # Builder → the progress of the steps, in order.
@@ -65,6 +67,20 @@ PIPES = {
     ltx.ltx2_image_to_video_pipeline: RUN,
     ltx.ltx2_in_context_pipeline: RUN,
     ltx.mochi_pipeline: RUN,
+    modular.helios_modular_pipeline: RUN + RUN,
+    modular.helios_pyramid_modular_pipeline: None,
+    modular.helios_distilled_modular_pipeline: None,
+    modular.hunyuan_video15_modular_pipeline: RUN,
+    modular.ltx_modular_pipeline: RUN,
+    modular.ltx_image_to_video_modular_pipeline: RUN,
+    modular.ltx2_modular_pipeline: RUN,
+    modular.ltx2_in_context_modular_pipeline: RUN,
+    modular.ltx25_modular_pipeline: RUN,
+    modular.wan_modular_pipeline: RUN,
+    modular.wan_i2v_modular_pipeline: RUN,
+    modular.wan22_modular_pipeline: RUN,
+    modular.wan22_i2v_modular_pipeline: RUN,
+    modular.wan22_vace_modular_pipeline: RUN,
     wan.anyflow_pipeline: RUN,
     wan.chronoedit_pipeline: RUN,
     wan.chronoedit_reasoning_pipeline: RUN,
@@ -123,6 +139,9 @@ def cached(build):
 
 def generate(pipe, call: dict, **changes):
     """What a call gives first, as arrays."""
+    modular = isinstance(pipe, diffusers.ModularPipeline)
+    if modular and changes.get("output_type") == "latent" and not find_pipeline(pipe).denormalised:
+        changes = {**changes, "output": "latents", "output_type": "np"}
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -142,7 +161,7 @@ def fitting(pipe) -> dict:
     transformer = find_transformers(pipe)[0]
     return {
         "router": tiny.router(dim=token_width(transformer, find_host(transformer))),
-        "tam": tiny.tam(latent_channels=latent_channels(pipe.vae), layout=find_pipeline(pipe).layout),
+        "tam": tiny.tam(latent_channels=latent_channels(pipe), layout=find_pipeline(pipe).layout),
     }
 
 
@@ -185,7 +204,7 @@ def test_every_pipeline(build):
     pipe, call = cached(build)
     kind = find_pipeline(pipe)
     base = generate(pipe, call)
-    before = [set(vars(owner)) for owner in (pipe, pipe.vae)]
+    before = [set(vars(owner)) for owner in (pipe, *find_decoders(pipe))]
     with attach_lavieid(pipe, zero(fitting(pipe))) as lavieid:
         lavieid.set_identity(tiny.tokens())
         assert same(generate(pipe, call), base)  # untrained
@@ -208,7 +227,7 @@ def test_every_pipeline(build):
         assert not same(router_alone, base)
         assert not same(router_alone, changed)
     assert same(generate(pipe, call), base)
-    assert [set(vars(owner)) for owner in (pipe, pipe.vae)] == before
+    assert [set(vars(owner)) for owner in (pipe, *find_decoders(pipe))] == before
 
 
 def check_clips(pipe, kind, call, lavieid, clips: list[Tensor]) -> None:
@@ -250,6 +269,9 @@ IN_PARTS = (
     "Cosmos2_5_TransferPipeline",
     "HeliosPipeline",
     "HeliosPyramidPipeline",
+    "HeliosModularPipeline",
+    "HeliosPyramidDistilledModularPipeline",
+    "HeliosPyramidModularPipeline",
     "HunyuanVideoImageToVideoPipeline",
 )
 
