@@ -57,7 +57,7 @@ def add_demo_command(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--prompt", default=_PROMPT, help="(%(default)s)")
     command.add_argument(
-        "--identity", type=int, default=0, metavar="N", help="who: 0 to 99,999, all unseen in training (%(default)s)"
+        "--identity", type=int, default=3, metavar="N", help="who: 0 to 99,999, all unseen in training (%(default)s)"
     )
     command.add_argument(
         "--mix",

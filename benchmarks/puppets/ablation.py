@@ -3,10 +3,10 @@
     python benchmarks/puppets/ablation.py --out DIR            # DIR holds the results of the training stages
     python benchmarks/puppets/ablation.py --out DIR --rows base router    # some rows, as one of several processes
 
-Each row makes a video of each of 64 unseen people (`EVALUATION_PEOPLE`), to 4 prompts, from 2 seeds; the same for all
-rows. Variants of the router are compared without TAM, which would act alike on all of them. DIR/ablation keeps what was
-judged of each row, and the tables are made of all that are there. Each variant was trained once: differences within
-what another training would change are none.
+By default the rows are those whose adapters are there. Each makes a video of each of 64 unseen people
+(`EVALUATION_PEOPLE`), to 4 prompts, from 2 seeds; the same for all rows. Variants of the router are compared without
+TAM, which would act alike on all of them. DIR/ablation keeps what was judged of each row, and the tables are made of
+all that are there. Each variant is one training: differences within what another training would change are none.
 """
 
 # n videos · f frames · m components · d channels
@@ -29,33 +29,40 @@ from lavieid_adapters.identity import FACIAL_COMPONENTS
 from lavieid_adapters.metrics import face_similarity, flicker, second_difference_flicker, temporal_consistency
 from lavieid_adapters.puppets.grammar import EXPRESSIONS, MOTIONS, SCENES, caption
 from lavieid_adapters.puppets.judges import Judges, Verdict
-from lavieid_adapters.puppets.person import EVALUATION_PEOPLE, People, people
+from lavieid_adapters.puppets.person import EVALUATION_PEOPLE, STYLES, People, people
 from lavieid_adapters.puppets.reading import reading_parts
 from lavieid_adapters.puppets.world import draw_photos
 
 PROMPTS, SEEDS = 4, 2  # of each person
 _PHOTO_SEED, _CLIP_SEED = 1 << 45, 1 << 44  # of which nothing was drawn for any training
 _GUIDANCE = 4.0
+_SECOND_CHUNK = 9  # the first frame of what TAM changes: the first 3 of 9 latent frames are its first chunk
 
 # Of each row: the latents it begins with, and if TAM refines them, which one, and its number of chunks.
 ROWS = {
     "base": ("base", None, None),
     "unrouted": ("unrouted", None, None),
-    "unrouted, a third of the learning rate": ("unrouted-slow", None, None),
-    "unrouted, a tenth of the learning rate": ("unrouted-slower", None, None),
+    "unrouted, learning rate / 3": ("unrouted-slow", None, None),
+    "unrouted, learning rate / 10": ("unrouted-slower", None, None),
+    "unrouted, on LaVieID's encoder": ("unrouted-given", None, None),
+    "router, on LaVieID's encoder": ("router-given", None, None),
     "router": ("lavieid", None, None),
+    "router, trained again": ("lavieid-again", None, None),
     "TAM": ("base", "tam-alone", 4),
     "LaVieID": ("lavieid", "tam", 4),
-    "unrouted and LaVieID's TAM": ("unrouted", "tam", 4),
+    "LaVieID's TAM on the base": ("base", "tam", 4),
     "router, eqs. 2 and 3 as printed": ("literal", None, None),
     "router without L_route": ("no-route-loss", None, None),
-    "router without L_route, a third of the learning rate": ("no-route-loss-slow", None, None),
+    "router without L_route, learning rate / 3": ("no-route-loss-slow", None, None),
     "router, lambda_diff = 10": ("strong-diffusion", None, None),
+    "router, lambda_diff = 10, trained again": ("strong-diffusion-again", None, None),
+    "as shipped: lambda_diff = 10, LaVieID's TAM": ("strong-diffusion", "tam", 4),
     "router with a background route": ("background", None, None),
+    "router with a background route, learning rate / 3": ("background-slow", None, None),
     "router after the middle block": ("middle", None, None),
     "router after the last block": ("last", None, None),
     "LaVieID, TAM trained on one step": ("lavieid", "tam-one-step", 4),
-    "LaVieID, K = 1, at which TAM rests": ("lavieid", "tam", 1),
+    "LaVieID, K = 1 (TAM rests)": ("lavieid", "tam", 1),
     "LaVieID, K = 2 (trained with 4)": ("lavieid", "tam", 2),
     "LaVieID, K = 8 (trained with 4)": ("lavieid", "tam", 8),
     "real clips through the VAE": ("drawn", None, None),
@@ -93,7 +100,7 @@ def sample(pipe, kind: str, out: Path, references: list, crowd: People, batch: i
     device, handle = pipe.device, None
     if kind not in ("base", "drawn"):
         name = "lavieid" if kind == "literal" else kind
-        cls = UnroutedAttention if kind.startswith("unrouted") else LocalRouter
+        cls = UnroutedAttention if VARIANTS[name].unrouted else LocalRouter
         router = cls.from_pretrained(out / "adapters" / name / "router")
         if kind == "literal":
             weights = router.state_dict()
@@ -101,7 +108,7 @@ def sample(pipe, kind: str, out: Path, references: list, crowd: People, batch: i
             router.load_state_dict(weights)
         router.to(device)
         encoder = LocalFacialEncoder.from_pretrained(out / "adapters" / name / "encoder").to(device)
-        handle = attach(router, pipe.transformer, VARIANTS[name][0].get("block_idx", 0))
+        handle = attach(router, pipe.transformer, VARIANTS[name].settings.get("block_idx", 0))
         tokens = torch.cat([
             encoder(f.id_embeds.to(device), [h[None].to(device) for h in f.vit_hidden_states]) for f in references
         ])  # fmt: skip
@@ -147,7 +154,7 @@ def figures_of(verdict: Verdict, video: torch.Tensor, own: torch.Tensor, shown: 
     right = (verdict.prompts == prompts).float()
     errors = verdict.component_errors(shown)
     counted = (verdict.visible & verdict.face[..., None])[..., STYLE_COMPONENT_OF]
-    styles = ((verdict.styles == shown.styles[:, None]) & counted).sum((1, 2)) / counted.sum((1, 2))
+    right_styles = (verdict.styles == shown.styles[:, None]) & counted
     return {
         "FaceSim": face_similarity(verdict.embeddings, own, verdict.face),
         "subject": temporal_consistency(verdict.subject),
@@ -158,10 +165,19 @@ def figures_of(verdict: Verdict, video: torch.Tensor, own: torch.Tensor, shown: 
         "motion": right[:, 1],
         "expression": right[:, 2],
         "no face": 1 - verdict.face.float().mean(dim=1),
-        "styles right": styles,
+        "subject later": temporal_consistency(verdict.subject[:, _SECOND_CHUNK:]),
+        "background later": temporal_consistency(verdict.background[:, _SECOND_CHUNK:]),
+        "styles right": right_styles.sum((1, 2)) / counted.sum((1, 2)),
+        **{f"{s.name} right": right_styles[..., i].sum(1) / counted[..., i].sum(1) for i, s in enumerate(STYLES)},
         **{f"{name} error": errors[:, i] for i, name in enumerate(FACIAL_COMPONENTS)},
         **{f"{name} seen": verdict.visible[..., i].float().mean(dim=1) for i, name in enumerate(FACIAL_COMPONENTS)},
     }
+
+
+def lacking(out: Path, row: str) -> list[str]:
+    """The trained adapters that a row needs and a folder of results has not."""
+    parts = {"lavieid" if part == "literal" else part for part in ROWS[row][:2]} - {None, "base", "drawn"}
+    return sorted(part for part in parts if not (out / "adapters" / part / "report.json").is_file())
 
 
 @torch.no_grad()
@@ -169,12 +185,13 @@ def judge_rows(args: argparse.Namespace, folder: Path) -> None:
     """Make, judge and keep the rows that are asked for."""
     device = torch.device(args.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    needed = {"lavieid" if part == "literal" else part for name in args.rows for part in ROWS[name][:2] if part}
-    missing = sorted(n for n in needed - {"base", "drawn"} if not (args.out / "adapters" / n / "report.json").is_file())
-    if missing:
-        raise FileNotFoundError(
-            f"'{args.out / 'adapters'}' lacks {', '.join(missing)}: train them, or leave out the rows that need them."
-        )
+    missing = {name: lacking(args.out, name) for name in args.rows or ROWS}
+    if args.rows is None:
+        for name in [name for name, parts in missing.items() if parts]:
+            print(f"{name}: left out, since {', '.join(missing.pop(name))} is not trained", flush=True)
+    elif any(missing.values()):
+        parts = ", ".join(sorted(set().union(*missing.values())))
+        raise FileNotFoundError(f"'{args.out / 'adapters'}' lacks {parts}: train them, or leave out the rows of them.")
     pipe = load_base(args.out, device, dtype)
     pipe.set_progress_bar_config(disable=True)
     judges = Judges.from_pretrained(args.out).to(device)
@@ -184,7 +201,7 @@ def judge_rows(args: argparse.Namespace, folder: Path) -> None:
     references = read_references(args.out, photos, device)
     own, shown = judges.embed(photos).cpu()[person], crowd.to("cpu")[person]
     latents: dict[str, torch.Tensor] = {}
-    for name in sorted(args.rows, key=lambda name: ROWS[name][0]):  # rows of the same latents together
+    for name in sorted(missing, key=lambda name: ROWS[name][0]):  # rows of the same latents together
         kind, refined_by, chunks = ROWS[name]
         begin = time.perf_counter()
         if kind not in latents:
@@ -227,7 +244,7 @@ def read_rows(folder: Path) -> dict[str, dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the stages' results")
-    parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS), metavar="ROW", help="; ".join(ROWS))
+    parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", help="; ".join(ROWS))
     parser.add_argument("--people", type=int, default=len(EVALUATION_PEOPLE), help="how many of the 64")
     parser.add_argument("--batch", type=int, default=64, help="videos at a time")
     parser.add_argument("--steps", type=int, default=50)

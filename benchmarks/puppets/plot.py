@@ -22,7 +22,7 @@ _SHOWN = {
     "subject": "subject consistency (higher)",
     "background": "background consistency (higher)",
     "second difference": "second difference of frames (lower)",
-    "motion": "motion as the prompt says (higher)",
+    "styles right": "styles as in the photo (higher)",
 }
 _CELL, _MARGIN = 96, 6
 

@@ -5,27 +5,37 @@
 import torch
 from torch import Tensor
 
+from lavieid_adapters.identity import FACIAL_COMPONENTS
 from lavieid_adapters.metrics import Interval, bootstrap_interval, frechet_distance
 
 REAL = "real clips through the VAE"
+_TEMPORAL = ("subject", "subject later", "background", "background later", "second difference")
 # A row over another, of a figure; and by how much it should be larger, or be times as large.
 COMPARISONS = (
     ("FaceSim", "LaVieID", "unrouted"),
     ("FaceSim", "router", "unrouted"),
     ("FaceSim", "router", "TAM"),
     ("FaceSim", "LaVieID", "router"),
+    ("FaceSim", "TAM", "base"),
+    ("FaceSim", "LaVieID's TAM on the base", "base"),
     ("FaceSim", "router", "router without L_route"),
-    ("FaceSim", "router", "unrouted, a third of the learning rate"),
-    ("FaceSim", "router", "unrouted, a tenth of the learning rate"),
-    ("FaceSim", "router", "router without L_route, a third of the learning rate"),
+    ("FaceSim", "router", "unrouted, learning rate / 3"),
+    ("FaceSim", "router", "unrouted, learning rate / 10"),
+    ("FaceSim", "router", "router without L_route, learning rate / 3"),
+    ("FaceSim", "router, on LaVieID's encoder", "unrouted, on LaVieID's encoder"),
+    ("FaceSim", "router", "unrouted, on LaVieID's encoder"),
+    ("FaceSim", "LaVieID", "unrouted, on LaVieID's encoder"),
+    ("FaceSim", "router, trained again", "router"),
     ("FaceSim", "router, lambda_diff = 10", "router"),
+    ("FaceSim", "router, lambda_diff = 10, trained again", "router, trained again"),
+    ("FaceSim", "as shipped: lambda_diff = 10, LaVieID's TAM", "LaVieID"),
     ("FaceSim", "router with a background route", "router"),
+    ("FaceSim", "router with a background route, learning rate / 3", "router"),
     ("FaceSim", "router after the middle block", "router"),
     ("FaceSim", "router after the last block", "router"),
-    ("background", "TAM", "base"),
-    ("background", "LaVieID", "router"),
-    ("second difference", "TAM", "base"),
-    ("second difference", "LaVieID", "router"),
+    *((f"{name} error", "router", "base") for name in FACIAL_COMPONENTS),
+    *((figure, "TAM", "base") for figure in _TEMPORAL),
+    *((figure, "LaVieID", "router") for figure in _TEMPORAL),
     ("motion", "LaVieID", "base"),
     ("scene", "LaVieID", "base"),
 )
@@ -83,19 +93,20 @@ def paired(first: Tensor, second: Tensor, person: Tensor, samples: int = 2000) -
     """The difference and the ratio of two rows' means, with 95 % intervals: the same people are drawn for both.
 
     Args:
-        first, second: Of the same videos in two rows, (n,).
+        first, second: Of the same videos in two rows, (n,); those that one of them lacks do not count.
         person: (n,).
         samples: How often people are drawn.
     """
-    groups = int(person.max()) + 1
-    means = torch.stack([torch.zeros(groups).double().index_add_(0, person, v.double()) for v in (first, second)])
-    drawn = torch.randint(groups, (samples, groups), generator=torch.Generator().manual_seed(0))
-    above, below = means[:, drawn].sum(2)
+    both = first.isfinite() & second.isfinite()
+    person, values = person[both], torch.stack([first[both], second[both], torch.ones(int(both.sum()))]).double()
+    sums = torch.zeros(3, int(person.max()) + 1).double().index_add_(1, person, values)
+    drawn = torch.randint(sums.shape[1], (samples, sums.shape[1]), generator=torch.Generator().manual_seed(0))
+    above, below, count = sums[:, drawn].sum(2)
     bounds = torch.tensor([0.025, 0.975]).double()
-    count = len(person)
-    whole = means.sum(1) / count
-    difference = Interval((whole[0] - whole[1]).item(), *((above - below) / count).quantile(bounds).tolist())
-    return difference, Interval((whole[0] / whole[1]).item(), *(above / below).quantile(bounds).tolist())
+    whole = sums.sum(1)
+    mean, ratio = (whole[0] - whole[1]) / whole[2], whole[0] / whole[1]
+    difference = Interval(mean.item(), *((above - below) / count).quantile(bounds).tolist())
+    return difference, Interval(ratio.item(), *(above / below).quantile(bounds).tolist())
 
 
 def shown(interval: Interval) -> str:

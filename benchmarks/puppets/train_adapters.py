@@ -3,8 +3,9 @@
     python benchmarks/puppets/train_adapters.py --out DIR lavieid no-route-loss tam
 
 Each is an entry of VARIANTS and goes into a folder of its name in DIR/adapters. All routers have the same steps,
-batches and samples. "tam" is trained on what the base with the adapters "lavieid" denoises, which must be there,
-"tam-alone" on what the base alone does. A report's "spread" says how much a component's tokens differ between people,
+samples and, but for those of another seed, batches. "tam" is trained on what the base with the adapters "lavieid"
+denoises, and variants that are given an encoder take that of "lavieid", which must be there; "tam-alone" is trained on
+what the base alone denoises. A report's "spread" says how much a component's tokens differ between people,
 after the layer norm through which the router sees them: near 0 nothing of a photo is left in them.
 """
 
@@ -13,7 +14,9 @@ after the layer norm through which the router sees them: near 0 nothing of a pho
 import argparse
 import json
 import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +29,7 @@ from torch import Tensor
 from transformers import T5EncoderModel
 
 from lavieid_adapters import LocalFacialEncoder, LocalRouter, TrainingConfig, VisionModel
+from lavieid_adapters.checkpoint import Adapter
 from lavieid_adapters.data import Batch
 from lavieid_adapters.features import component_features, join_embeds
 from lavieid_adapters.puppets.sight import FaceNet
@@ -33,22 +37,50 @@ from lavieid_adapters.training_step import TrainingStep
 
 # As a pipeline denoises, from a level at which much is open.
 _GUIDED = {"stage": "tam", "tam_max_noise": 0.9, "tam_denoising_steps": 8, "tam_guidance_scale": 4.0}
-_UNROUTED = {"lambda_route": 0.0}, {"inner_dim": 384, "num_heads": 6}
-# Settings of the training, of the router, and the learning rate, of `--learning-rate`.
+_NO_ROUTES = {"lambda_route": 0.0}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is trained, and how it differs from LaVieID.
+
+    Attributes:
+        settings: Of the training.
+        router: Arguments of the router's constructor.
+        unrouted: Cross-attention of the same parameter count instead of the router.
+        rate: Learning rate, of `--learning-rate`.
+        encoder: The variant whose trained encoder it takes as it is; its own one if None.
+        seed: Of its first weights and its batches.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    router: dict[str, Any] = field(default_factory=dict)
+    unrouted: bool = False
+    rate: float = 1.0
+    encoder: str | None = None
+    seed: int = 0
+
+
+_UNROUTED = Variant(_NO_ROUTES, {"inner_dim": 384, "num_heads": 6}, unrouted=True)
 VARIANTS = {
-    "lavieid": ({}, {}, 1),
-    "unrouted": (*_UNROUTED, 1),
-    "unrouted-slow": (*_UNROUTED, 0.3),
-    "unrouted-slower": (*_UNROUTED, 0.1),
-    "no-route-loss": ({"lambda_route": 0.0}, {}, 1),
-    "no-route-loss-slow": ({"lambda_route": 0.0}, {}, 0.3),
-    "strong-diffusion": ({"lambda_diff": 10.0}, {}, 1),  # eq. 1 is some thirty times smaller here than eq. 5
-    "background": ({}, {"background": True}, 1),
-    "middle": ({"block_idx": 3}, {}, 1),
-    "last": ({"block_idx": -1}, {}, 1),
-    "tam": (_GUIDED, {}, 1),
-    "tam-alone": (_GUIDED, {}, 1),
-    "tam-one-step": ({"stage": "tam"}, {}, 1),
+    "lavieid": Variant(),
+    "lavieid-again": Variant(seed=1),
+    "unrouted": _UNROUTED,
+    "unrouted-slow": replace(_UNROUTED, rate=0.3),
+    "unrouted-slower": replace(_UNROUTED, rate=0.1),
+    "unrouted-given": replace(_UNROUTED, encoder="lavieid"),
+    "router-given": Variant(encoder="lavieid"),
+    "no-route-loss": Variant(_NO_ROUTES),
+    "no-route-loss-slow": Variant(_NO_ROUTES, rate=0.3),
+    "strong-diffusion": Variant({"lambda_diff": 10.0}),  # eq. 1 is 14 to 38 times smaller here than eq. 5
+    "strong-diffusion-again": Variant({"lambda_diff": 10.0}, seed=1),
+    "background": Variant(router={"background": True}),
+    "background-slow": Variant(router={"background": True}, rate=0.3),
+    "middle": Variant({"block_idx": 3}),
+    "last": Variant({"block_idx": -1}),
+    "tam": Variant(_GUIDED),
+    "tam-alone": Variant(_GUIDED),
+    "tam-one-step": Variant({"stage": "tam"}),
 }
 
 
@@ -97,10 +129,13 @@ def load_base(out: Path, device: torch.device, dtype: torch.dtype) -> CogVideoXP
     return CogVideoXPipeline(tokenizer=new_tokenizer(), scheduler=new_scheduler(), **parts)
 
 
-def new_adapters(name: str, router: dict) -> dict:
-    """Untrained router and encoder of a variant."""
-    cls = UnroutedAttention if name.startswith("unrouted") else LocalRouter
-    return {"router": new_router(cls, **router), "encoder": new_encoder()}
+def new_adapters(variant: Variant, out: Path) -> dict[str, Adapter]:
+    """Router and encoder of a variant, untrained but for an encoder that is another's."""
+    router = new_router(UnroutedAttention if variant.unrouted else LocalRouter, **variant.router)
+    if variant.encoder is None:
+        return {"router": router, "encoder": new_encoder()}
+    given = LocalFacialEncoder.from_pretrained(out / "adapters" / variant.encoder / "encoder", dtype=torch.float32)
+    return {"router": router, "encoder": given}
 
 
 @torch.no_grad()
@@ -136,19 +171,21 @@ def main() -> None:
     hosts: dict[int, CogVideoXTransformer3DModel] = {}
     for name in args.variants:
         begin = time.perf_counter()
-        settings, router, rate = VARIANTS[name]
-        block = settings.get("block_idx", 0)
+        variant = VARIANTS[name]
+        block = variant.settings.get("block_idx", 0)
         fresh = block not in hosts
         if fresh:
             hosts[block] = load_transformer(args.out, device, dtype)
         pipe.transformer = hosts[block]
         config = TrainingConfig(
             base="puppets", shards="none", output="none", dtype=str(dtype).removeprefix("torch."), checkpointing=0,
-            tracker=None, compile=fresh, **settings,
+            tracker=None, compile=fresh, **variant.settings,
         )  # fmt: skip
-        torch.manual_seed(0)
-        adapters = {"tam": new_tam()} if config.stage == "tam" else new_adapters(name, router)
-        trained = torch.nn.ModuleDict(adapters)
+        torch.manual_seed(1000 * variant.seed)
+        adapters = {"tam": new_tam()} if config.stage == "tam" else new_adapters(variant, args.out)
+        own = dict(adapters)  # which are saved
+        given = () if variant.encoder is None else ("encoder",)
+        trained = torch.nn.ModuleDict({part: adapter for part, adapter in own.items() if part not in given})
         if name in ("tam", "tam-one-step"):
             adapters |= {
                 "router": LocalRouter.from_pretrained(args.out / "adapters/lavieid/router"),
@@ -159,7 +196,7 @@ def main() -> None:
         trained.requires_grad_(True)
         step = Step(pipe, adapters, None, config, null_prompt)
         step.features = features
-        torch.manual_seed(1)
+        torch.manual_seed(1000 * variant.seed + 1)
         kept: dict[str, list[Tensor]] = {}
 
         def loss_of(number: int, step=step, kept=kept) -> Tensor:
@@ -183,23 +220,24 @@ def main() -> None:
                 kept.setdefault("accuracy", []).append(losses["correct"] / losses["labelled"].clamp(min=1))
             return losses["loss"]
 
+        rate = variant.rate * args.learning_rate
         count = args.tam_steps if config.stage == "tam" else args.steps
-        _, seconds = train(name, trained.parameters(), loss_of, None, rate * args.learning_rate, steps=count)
+        _, seconds = train(name, trained.parameters(), loss_of, None, rate, steps=count)
         report = {
             "steps": count,
             "batch": args.batch,
             "samples": args.samples,
-            "learning_rate": rate * args.learning_rate,
+            "learning_rate": rate,
             "seconds_per_step": seconds,
             "seconds": time.perf_counter() - begin,
             "parameters": sum(p.numel() for p in trained.parameters()),
             "first": {part: torch.stack(values[:50]).mean().item() for part, values in kept.items()},
             "last": {part: torch.stack(values[-200:]).mean().item() for part, values in kept.items()},
         }
-        if "encoder" in trained:
+        if "encoder" in own:
             report["spread"] = spread(step, samples)
         folder = args.out / "adapters" / name
-        for part, adapter in trained.items():
+        for part, adapter in own.items():
             adapter.half().eval().save_pretrained(folder / part)  # as they are shipped
         (folder / "report.json").write_text(json.dumps(report, indent=1))
         print(name, json.dumps(report), flush=True)

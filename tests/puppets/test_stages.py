@@ -69,7 +69,7 @@ def test_unrouted_attention_has_the_router_s_size_sees_no_hidden_component_and_s
     from models import new_router
     from train_adapters import VARIANTS
 
-    unrouted = perturbed(new_router(UnroutedAttention, **VARIANTS["unrouted"][1]))
+    unrouted = perturbed(new_router(UnroutedAttention, **VARIANTS["unrouted"].router))
     assert unrouted.num_parameters() == pytest.approx(new_router().num_parameters(), rel=0.01)
     z = torch.randn(2, 30, 256, generator=torch.Generator().manual_seed(2))
     tokens, mask = tokens_and_mask()
@@ -94,11 +94,13 @@ def test_all_stages_run_from_nothing_to_the_package_s_weights(scripts, tmp_path)
     stage("train_vae", "--minutes", "0.3", "--batch", "2", "--tiny")
     stage("train_base", "--minutes", "0.5", "--tiny")
     few = ["--samples", "4", "--batch", "2", "--steps", "2", "--tam-steps", "2", "--device", "cpu"]
-    stage("train_adapters", *few, "lavieid", "strong-diffusion", "tam")
+    stage("train_adapters", *few, "lavieid", "unrouted-given", "strong-diffusion", "tam")
     stage("assemble", "--to", str(tmp_path / "weights"))
     assert (tmp_path / "weights" / "lavieid" / "tam" / "config.json").is_file()
-    rows = ["router", "unrouted", "LaVieID", "router, eqs. 2 and 3 as printed"]
-    stage("ablation", "--people", "1", "--steps", "1", "--batch", "8", "--device", "cpu", "--rows", *rows)
+    stage("ablation", "--people", "1", "--steps", "1", "--batch", "8", "--device", "cpu")
+    made = {file.stem for file in (tmp_path / "ablation").glob("*.pt")}
+    assert {"base", "router", "unrouted-on-lavieid-s-encoder", "lavieid", "router-eqs-2-and-3-as-printed"} < made
+    assert "tam" not in made  # of which nothing was trained
     stage("plot", "--to", str(tmp_path))
     assert (tmp_path / "ablation.png").stat().st_size > 10_000
 

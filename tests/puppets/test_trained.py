@@ -24,7 +24,7 @@ NOISY, MIDDLE = 850, 500  # timesteps: of the first almost nothing is left but t
 LIKENESS = 0.1  # gain in cosine similarity
 OVERLAP = 0.3  # mean intersection over union of the routes with the true components; by chance about 0.08
 HAIR = 2.0  # how many times as much the hair changes as the eyes do
-CALM = 0.99  # flicker after TAM, of that before
+CALM = 0.985  # flicker after TAM, of that before
 NEARER = 0.95  # squared distance to the true clip after TAM, of that before
 
 
@@ -193,14 +193,8 @@ def test_tam_lowers_flicker_and_brings_a_clip_nearer_to_the_true_one(lab):
 
 
 def test_a_broken_tam_does_not(lab):
-    last = lab.lavieid.tam.to_latents.weight
-    with torch.no_grad():
-        last.neg_()
-    try:
+    with scrambled(lab.lavieid.tam):
         flicker, distance = lab.refined()
-    finally:
-        with torch.no_grad():
-            last.neg_()
     assert flicker > CALM and distance > NEARER
 
 
