@@ -95,9 +95,9 @@ def run_demo(
     whose = "".join(f", with the {name} of person {number}" for name, number in mix.items())
     free = "".join(f", and whatever {name} the base gives" for name, scale in component_scales.items() if scale == 0)
     return (
-        f"{files}\nWhat to look at: the third picture takes complexion and hair of the first{whose}{free}, and does what "
-        "the prompt says; the second is what the same prompt and noise give without the photo; the fourth shows which "
-        "component steers which place. Finer traits hardly follow: the training was short."
+        f"{files}\nWhat to look at: the third picture takes complexion and hair of the first{whose}{free}, and does "
+        "what the prompt says; the second is what the same prompt and noise give without the photo; the fourth shows "
+        "which component steers which place. Finer traits hardly follow: the training was short."
     )
 
 
