@@ -22,20 +22,35 @@ def _sigma_data(pipe) -> float:
     return pipe.scheduler.config.sigma_data
 
 
-def _runs(pipe) -> bool:
-    """Whether a forward is of a run of this pipeline, as far as it notes that: others may share its transformer."""
-    return getattr(pipe, "_current_timestep", True) is not None
+def runs(pipe) -> bool:
+    """Whether a forward is of a run of this pipeline, as far as it or its scheduler notes that: others may share its
+    transformer."""
+    if getattr(pipe, "_current_timestep", True) is None:
+        return False
+    if torch.compiler.is_compiling():  # a number would be compiled into the graph of a forward
+        return True
+    scheduler = getattr(pipe, "scheduler", None)
+    index = getattr(scheduler, "step_index", None)
+    return index is None or index < len(scheduler.timesteps)
 
 
 def _run(pipe) -> Tensor | None:
     """The timesteps of a pipeline's run: a video-to-video run is the last `num_timesteps` of the scheduler's."""
-    count = getattr(pipe, "_num_timesteps", None) if _runs(pipe) else None  # there is none before the first run
+    count = getattr(pipe, "_num_timesteps", None) if runs(pipe) else None  # there is none before the first run
     return None if count is None else pipe.scheduler.timesteps[-count:]
 
 
 def _all_of_scheduler(pipe) -> Tensor:
     """The timesteps of a modular pipeline's run, which notes nothing itself."""
-    return pipe.scheduler.timesteps
+    return pipe.scheduler.timesteps if runs(pipe) else None
+
+
+def _guided_passes(pipe) -> int | None:
+    """Two where the pipe guides, and does so in one batch."""
+    guided = getattr(pipe, "do_classifier_free_guidance", None)
+    if guided is None:  # CogVideoX and Allegro tell the scale alone, of which CogVideoX's dynamic guidance makes 1
+        guided = getattr(pipe, "_guidance_scale", 1) > 1 or None
+    return None if guided is None else 1 + guided
 
 
 @dataclass(frozen=True)
@@ -71,12 +86,12 @@ class VideoPipeline:
     units: Callable[[Tensor], Tensor] = torch.Tensor.float
 
     def passes_of(self, pipe, arguments: Arguments) -> int | None:
-        """Guidance passes in the batch of a forward. Dynamic guidance begins at 1, which says nothing."""
-        if not _runs(pipe):
+        """Guidance passes in the batch of a forward, None if they are not known."""
+        if not runs(pipe):
             return None
         if callable(self.passes):
             return self.passes(pipe, arguments)
-        return self.passes if self.passes == 1 or getattr(pipe, "_guidance_scale", 1) > 1 else None
+        return 1 if self.passes == 1 else _guided_passes(pipe)
 
     def progress(self, pipe, timestep: Tensor) -> Tensor | None:
         """Fraction of the pipe's run that is behind, (1,), without a number being read off the device.
@@ -121,8 +136,7 @@ def _ltx2_passes(pipe, arguments: Arguments) -> int | None:
     """A step is up to three forwards: [negative, positive], and positives alone with blocks or audio cut off."""
     if arguments.get("spatio_temporal_guidance_blocks") or arguments.get("isolate_modalities"):
         return 1
-    guided = getattr(pipe, "do_classifier_free_guidance", None)
-    return None if guided is None else 1 + guided
+    return _guided_passes(pipe)
 
 
 _COGVIDEOX = VideoPipeline(

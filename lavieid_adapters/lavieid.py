@@ -156,6 +156,7 @@ class LaVieID(Attachment):
 
     def _set_tokens(self, *conditioning) -> None:
         need_attached(self.pipe, [handle.block for handle in self.handles])
+        self._refiner.check()
         for handle in self.handles:
             handle.set_tokens(*conditioning)
 

@@ -36,6 +36,20 @@ def need_attached(pipe, blocks: Collection[nn.Module]) -> None:
             )
 
 
+def need_refined(pipe, decoders: Collection[nn.Module]) -> None:
+    """See that what may decode a pipeline's latents is among the decoders for which TAM refines.
+
+    Raises:
+        ValueError: If something else decodes, because it came after them.
+    """
+    for decoder in find_decoders(pipe):
+        if not any(decoder is known for known in decoders):
+            raise ValueError(
+                f"This {type(pipe).__name__} got another {type(decoder).__name__} after adapters were attached, so "
+                "that TAM would not refine what it decodes: detach them, and attach them again."
+            )
+
+
 def latent_channels(pipe) -> int:
     """Channels of a pipeline's latents.
 

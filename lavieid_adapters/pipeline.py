@@ -11,10 +11,11 @@ from .checkpoint import Adapter
 from .encoder import LocalFacialEncoder
 from .folder import ADAPTERS, Metadata, by_name, load_folder
 from .handle import attach
-from .host_pipelines import find_pipeline
-from .hosts import activation_dtype, find_host, token_width
+from .host_pipelines import find_pipeline, runs
+from .hosts import Arguments, activation_dtype, find_host, token_width
 from .lavieid import LaVieID
 from .pipe_models import find_transformers, latent_channels
+from .refiner import Refiner
 from .router import LocalRouter
 from .tam import TAM
 
@@ -89,13 +90,20 @@ def attach_lavieid(
             handle = attach(lavieid.router, transformer, metadata.block_idx, names=names)
             handle.notices = lavieid._notices
             handle.observer.clock = functools.partial(kind.progress, pipe)
-            handle.passes = functools.partial(kind.passes_of, pipe)
+            handle.passes = functools.partial(_passes_of, lavieid._refiner)
             lavieid._add(handle)
         lavieid._refiner.put_on()
     except BaseException:
         lavieid.detach()
         raise
     return lavieid
+
+
+def _passes_of(refiner: Refiner, arguments: Arguments) -> int | None:
+    """Guidance passes in the batch of a forward; refuses a run of which TAM would not refine what is decoded."""
+    if not torch.compiler.is_compiling() and runs(refiner.pipe):
+        refiner.check()
+    return refiner.kind.passes_of(refiner.pipe, arguments)
 
 
 def fresh_adapter(name: str, pipe, **sizes) -> Adapter:

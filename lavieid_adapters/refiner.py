@@ -7,11 +7,11 @@ import functools
 import uuid
 import warnings
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .decoder import RefiningDecoder
 from .host_pipelines import VideoPipeline
-from .pipe_models import find_decoders
+from .pipe_models import find_decoders, need_refined
 from .strength import finite
 from .tam import LAYOUTS, TAM
 
@@ -33,6 +33,7 @@ class Refiner:
         self.enabled = True
         self._put_on = contextlib.ExitStack()
         self._mark = uuid.uuid4().hex
+        self._decoders: list[nn.Module] = []
         self._chunks, self._beta = (4, 0.2) if tam is None else (tam.config.chunks, tam.config.beta)
 
     @property
@@ -61,19 +62,30 @@ class Refiner:
             return
         at_vae = self.kind.seam == "vae.decode"
         name, refine = ("decode", self._denormalised) if at_vae else (self.kind.seam, self._once)
-        for owner in find_decoders(self.pipe) if at_vae else (self.pipe,):
+        self._decoders = find_decoders(self.pipe)
+        for owner in self._decoders if at_vae else (self.pipe,):
             decoder = RefiningDecoder.put_on(owner, name, refine)
             self._put_on.callback(decoder.take_off, owner, name, refine)
 
+    def check(self) -> None:
+        """See that TAM refines what the pipeline decodes.
+
+        Raises:
+            ValueError: If its VAE is another one than when TAM was put on.
+        """
+        if self.tam is not None and self.kind.seam == "vae.decode":
+            need_refined(self.pipe, self._decoders)
+
     def take_off(self) -> None:
         """Undo `put_on`; from then on nothing is refined."""
-        self.tam = None
+        self.tam, self._decoders = None, []
         self._put_on.close()
 
     def refine(self, latents: Tensor) -> Tensor:
         """TAM on what the pipeline gave for `output_type="latent"`; see `LaVieID.refine`."""
         if not self._acts:
             return latents
+        self.check()
         if not isinstance(latents, Tensor):
             raise TypeError(f"latents are a {type(latents).__name__}, but must be a tensor: refine each clip apart.")
         if latents.ndim == 3:
@@ -113,7 +125,7 @@ class Refiner:
             while self.notices:
                 warnings.warn(self.notices.pop(), stacklevel=2)
             # An offloaded pipeline keeps its models elsewhere between uses; so must TAM.
-            rest = find_decoders(self.pipe)[0].device
+            rest = self._decoders[0].device
             self.tam.to(latents.device)
             try:
                 chunks = min(self.chunks, latents.shape[layout.index("f")])

@@ -6,6 +6,7 @@ import math
 import cosmos_family as cosmos
 import hunyuan_family as hunyuan
 import ltx_family as ltx
+import modular_family as family
 import pytest
 import tiny
 import torch
@@ -13,7 +14,7 @@ import wan_family as wan
 from test_pipelines import fitting, generate
 from torch import Tensor
 
-from lavieid_adapters import attach_lavieid
+from lavieid_adapters import attach, attach_lavieid
 from lavieid_adapters.clip_tokens import ClipTokens
 from lavieid_adapters.host_pipelines import find_pipeline
 from lavieid_adapters.pipe_models import find_transformers
@@ -62,6 +63,45 @@ def test_two_identities_for_one_prompt_are_refused(build):
             generate(pipe, call)
 
 
+@pytest.mark.parametrize("build", [*TWO["doubled"], *TWO["both"]], ids=lambda b: b.__name__)
+def test_without_guidance_a_batch_twice_as_long_is_not_two_passes(build):
+    """Two videos of each of two prompts, 0, 0, 1, 1, would show a, b, a, b."""
+    pipe, call = build()
+    pipe.set_progress_bar_config(disable=True)
+    call = {**two_prompts(two_prompts(call)), "guidance_scale": 1.0}
+    with attach_lavieid(pipe, {"router": fitting(pipe)["router"]}) as lavieid:
+        lavieid.set_identity(tiny.tokens(2))
+        with pytest.raises(ValueError, match="2 identities with 1 videos a prompt need a batch of"):
+            generate(pipe, call)
+        lavieid.set_identity(tiny.tokens(2), videos_per_prompt=2)
+        generate(pipe, {**call, "output_type": "np" if build is ltx.latte_pipeline else "latent"})
+
+
+def steps_in_window(handle, run) -> list[bool]:
+    """In which forwards of a run a router with a window acts."""
+    acted, now = [], handle.strength.now
+    handle.strength.now = lambda *args: acted.append(now(*args).bool().any().item()) or now(*args)
+    handle.start, handle.end = 0.25, 0.75
+    run()
+    del handle.strength.now
+    return acted
+
+
+def test_a_run_that_is_over_does_not_tell_the_progress_of_another():
+    (modular, its_call), (pipe, call) = family.wan_modular_pipeline(), wan.wan_pipeline()
+    pipe.transformer = modular.transformer
+    call = {**call, "num_inference_steps": 8, "output_type": "latent"}
+    for each in (modular, pipe):
+        each.set_progress_bar_config(disable=True)
+    with attach(fitting(pipe)["router"], pipe.transformer) as handle:
+        handle.set_tokens(tiny.tokens())
+        alone = steps_in_window(handle, lambda: generate(pipe, call))
+    with attach_lavieid(modular, {"router": fitting(modular)["router"]}) as lavieid:
+        lavieid.set_identity(tiny.tokens())
+        generate(modular, its_call)
+        assert steps_in_window(lavieid.handle, lambda: generate(pipe, call)) == alone
+
+
 @pytest.mark.parametrize(
     "build",
     [ltx.mochi_pipeline, wan.wan_pipeline, wan.wan22_pipeline, hunyuan.hunyuan_video_pipeline,
@@ -78,13 +118,10 @@ def test_a_window_takes_its_steps_of_the_run(build, dtype):
             if name.rsplit(".", 1)[-1] in (transformer._keep_in_fp32_modules or ()):
                 module.float()  # as in a checkpoint that is loaded
     call = {k: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in call.items()}
-    acted = []
     with attach_lavieid(pipe, {"router": fitting(pipe)["router"]}) as lavieid:
         lavieid.set_identity(tiny.tokens())
-        lavieid.start, lavieid.end = 0.25, 0.75
-        now = lavieid.handle.strength.now
-        lavieid.handle.strength.now = lambda *args: acted.append(now(*args).bool().any().item()) or now(*args)
-        generate(pipe, {**call, "num_inference_steps": 8, "output_type": "latent"})
+        run = {**call, "num_inference_steps": 8, "output_type": "latent"}
+        acted = steps_in_window(lavieid.handle, lambda: generate(pipe, run))
     forwards = 1 if find_pipeline(pipe).passes == 2 else 2
     assert acted == [False] * 2 * forwards + [True] * 4 * forwards + [False] * 2 * forwards
 

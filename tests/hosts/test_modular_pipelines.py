@@ -117,6 +117,26 @@ def test_a_transformer_that_comes_after_the_adapters_is_told():
         assert not same(generate(pipe, call), base)
 
 
+def test_a_vae_that_comes_after_tam_is_told():
+    pipe, call = wan.wan_pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    vae, tam = pipe.vae, tiny.tam(layout="bcfhw")
+    with attach_lavieid(pipe, {"router": tiny.router(), "tam": tam}) as lavieid:
+        lavieid.set_identity(tiny.tokens())
+        pipe.vae = wan.wan_pipeline()[0].vae
+        for use in (
+            lambda: lavieid.set_identity(tiny.tokens()),
+            lambda: lavieid.refine(torch.zeros(1, 4, 3, 4, 6)),
+            lambda: pipe(**call),
+        ):
+            with pytest.raises(ValueError, match="got another AutoencoderKLWan after adapters were attached"):
+                use()
+        pipe.vae = None  # to spare memory
+        pipe(**{**call, "output_type": "latent"})
+        pipe.vae = vae
+        pipe(**call)
+
+
 def test_both_decoders_of_a_pipeline_are_refined():
     pipe, call = modular.ltx25_modular_pipeline()
     pipe.update_components(vae=ltx.ltx2_vae())  # whose factors are 4 and 8
