@@ -14,6 +14,7 @@ from lavieid_adapters import attach
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CLOSE = {"rtol": 1e-3, "atol": 1e-3}
+BF16 = {"device": "cuda", "dtype": torch.bfloat16}  # of a forward
 
 
 def group_offload(**options):
@@ -85,55 +86,52 @@ def test_a_host_loaded_by_bitsandbytes(rig, tmp_path, config):
     quantisation = diffusers.BitsAndBytesConfig(**config)
     model = type(rig.make()).from_pretrained(tmp_path, quantization_config=quantisation, torch_dtype=torch.bfloat16)
     model.eval().to("cuda")
-
-    @torch.no_grad()
-    def forward():
-        inputs = {k: v.to("cuda") for k, v in rig.inputs(2).items()}
-        inputs = {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs.items()}
-        return model(**inputs, return_dict=False)[0]
-
-    base, streams = forward(), []
+    base, streams = rig.forward(model, **BF16), []
     hook = rig.blocks(model)[0].register_forward_hook(
         lambda module, args, out: streams.append(out[0] if rig.text else out)
     )
-    forward()
+    rig.forward(model, **BF16)
     with rig.attach(model) as handle:
-        assert differ(forward(), base)
+        assert differ(rig.forward(model, **BF16), base)
     hook.remove()
     wanted = handle.router(streams[0], tiny.tokens(1).to("cuda"))
     torch.testing.assert_close(streams[1], wanted, rtol=0.05, atol=0.05)
-    assert torch.equal(forward(), base)
+    assert torch.equal(rig.forward(model, **BF16), base)
+
+
+# Of identity, scale, hair's scale and whether it is enabled, one changes at a time.
+SETTINGS = (
+    (0, 1.0, 1.0, True),
+    (1, 1.0, 1.0, True),
+    (1, 0.5, 1.0, True),
+    (1, 0.5, 0.0, True),
+    (1, 0.5, 0.0, False),
+    (1, 0.5, 0.0, True),
+)
 
 
 @pytest.mark.mode("`torch.compile`, by Inductor")
 @pytest.mark.parametrize("by_block", [False, True])
 def test_compiled_by_inductor(rig, by_block):
     torch._dynamo.reset()
-    model = rig.make().to("cuda", torch.bfloat16)
-    twin = rig.make().to("cuda", torch.bfloat16)
-
-    @torch.no_grad()
-    def forward(model):
-        inputs = {k: v.to("cuda") for k, v in rig.inputs(2).items()}
-        inputs = {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs.items()}
-        return model(**inputs, return_dict=False)[0]
-
-    base, compiled = forward(twin), model
+    model, twin = (rig.make().to("cuda", torch.bfloat16) for _ in range(2))
+    base, compiled = rig.forward(twin, **BF16), model
     if by_block:
         for block in rig.blocks(model):
             block.compile(fullgraph=True)
     else:
         compiled = torch.compile(model, fullgraph=True)
     router = tiny.router(tokens_per_component=16).to("cuda", torch.bfloat16)  # which Triton's kernels can tile
-    strict = torch._dynamo.config.patch(error_on_recompile=not by_block)
-    with strict, attach(router, compiled) as handle, attach(router, twin) as eager:
-        for seed, scale, enabled in ((0, 1.0, True), (1, 1.0, True), (1, 0.5, True), (1, 0.5, False)):
+    with attach(router, compiled) as handle, attach(router, twin) as eager:
+        for i, (seed, scale, hair, enabled) in enumerate(SETTINGS):
             tokens = torch.randn(6, 16, tiny.TOKEN_DIM, generator=torch.Generator().manual_seed(seed)).to("cuda")
             for h in (handle, eager):
                 h.set_tokens(tokens)
-                h.scale, h.enabled = scale, enabled
-            out = forward(compiled)
-            assert not differ(out, forward(twin))
+                h.scale, h.component_scales, h.enabled = scale, {"hair": hair}, enabled
+            # Blocks share one code, so that the first without a router is a second graph of it.
+            with torch._dynamo.config.patch(error_on_recompile=not by_block or i > 0):
+                out = rig.forward(compiled, **BF16)
+            assert not differ(out, rig.forward(twin, **BF16))
             assert differ(out, base, 0.1) == enabled
 
 
@@ -147,11 +145,8 @@ def two_gpus(rank: int, port: int, name: str, way: str, folder) -> None:
     model.set_attention_backend("_native_cudnn")  # ring attention needs its log-sum-exp
     outputs = {}
 
-    @torch.no_grad()
     def forward(key):
-        inputs = {k: v.to(device) for k, v in rig.inputs(2).items()}
-        inputs = {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs.items()}
-        outputs[key] = model(**inputs, return_dict=False)[0].float().cpu()
+        outputs[key] = rig.forward(model, device=device, dtype=torch.bfloat16).float().cpu()
 
     for gpus in ("one", "two"):
         if gpus == "two":
