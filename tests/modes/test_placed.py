@@ -11,6 +11,7 @@ from diffusers.hooks.group_offloading import (
     _GROUP_OFFLOADING,
     _LAYER_EXECUTION_TRACKER,
     _LAZY_PREFETCH_GROUP_OFFLOADING,
+    _is_group_offload_enabled,
 )
 from rig import CLOCK, TIMES, differ
 
@@ -35,6 +36,7 @@ def no_group_offload(rig, model):
     registry = HookRegistry.check_if_exists_or_initialize(model)
     for name in (_GROUP_OFFLOADING, _LAYER_EXECUTION_TRACKER, _LAZY_PREFETCH_GROUP_OFFLOADING):
         registry.remove_hook(name, recurse=True)
+    assert not _is_group_offload_enabled(model)
 
 
 def sequential_offload(rig, model):
