@@ -6,7 +6,8 @@
 CogVideoX-5B (49 frames of 720×480, guidance in one batch of 2) and Wan 2.1 14B (81 frames of 832×480, one pass a step)
 with random weights in bf16, run by their own pipelines up to the latents; nothing is downloaded. A step is timed from
 the end of the step before. Two steps of 1,800 ms differ by more than what the router takes, so that is measured on the
-same host with 2 layers, in the same way of running; the host's waits (`torch.cuda.set_sync_debug_mode`) too.
+same host with 2 layers, in the same way of running; the host's waits (`torch.cuda.set_sync_debug_mode`) too, once more
+with a window (start 0.25, end 0.75), for which each step's progress is needed.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def wan(layers: int = 40) -> DiffusionPipeline:
 
 
 @dataclass(frozen=True)
-class Host:
+class FullSize:
     """A pipeline of full size, or of few layers, and how it is called."""
 
     make: Callable[..., DiffusionPipeline]
@@ -100,9 +101,11 @@ class Host:
         return [begin.elapsed_time(end) for begin, end in itertools.pairwise(ends)], latents
 
 
-HOSTS = {
-    "CogVideoX-5B": Host(cogvideox, 3072, 226, {"height": 480, "width": 720, "num_frames": 49, "guidance_scale": 6.0}),
-    "Wan 2.1 14B": Host(wan, 5120, 512, {"height": 480, "width": 832, "num_frames": 81, "guidance_scale": 1.0}),
+SIZES = {
+    "CogVideoX-5B": FullSize(
+        cogvideox, 3072, 226, {"height": 480, "width": 720, "num_frames": 49, "guidance_scale": 6.0}
+    ),
+    "Wan 2.1 14B": FullSize(wan, 5120, 512, {"height": 480, "width": 832, "num_frames": 81, "guidance_scale": 1.0}),
 }
 
 
@@ -138,9 +141,9 @@ MODES = {
 }
 
 
-def put_on(host: Host, pipe: DiffusionPipeline):
+def put_on(size: FullSize, pipe: DiffusionPipeline):
     """A router with an identity on a pipeline."""
-    lavieid = attach_lavieid(pipe, {"router": host.router()})
+    lavieid = attach_lavieid(pipe, {"router": size.router()})
     lavieid.handle.set_tokens(torch.randn(6, 32, 2048, generator=torch.Generator().manual_seed(4)))
     return lavieid
 
@@ -154,10 +157,10 @@ class Measured:
     latents: Tensor
 
     @classmethod
-    def of(cls, host: Host, pipe: DiffusionPipeline, steps: int) -> "Measured":
+    def of(cls, size: FullSize, pipe: DiffusionPipeline, steps: int) -> "Measured":
         gc.collect()
         torch.cuda.reset_peak_memory_stats()
-        times, latents = host.run(pipe, steps)
+        times, latents = size.run(pipe, steps)
         return cls(times, torch.cuda.max_memory_allocated() / GIB, latents)
 
     @property
@@ -168,39 +171,42 @@ class Measured:
         return f"{self.median:.1f} ({min(self.times):.1f} to {max(self.times):.1f})"
 
 
-def waits(host: Host, pipe: DiffusionPipeline) -> int:
+def waits(size: FullSize, pipe: DiffusionPipeline) -> int:
     """How often the host waits for the card in a run of 4 steps."""
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        host.run(pipe, 4)
+        size.run(pipe, 4)
     torch.cuda.set_sync_debug_mode("default")
     return sum("synchronizing" in str(warning.message) for warning in caught)
 
 
-def measure_mode(host: Host, mode: str, steps: int) -> str:
+def measure_mode(size: FullSize, mode: str, steps: int) -> str:
     """A row of the table."""
-    pipe = host.build(layers=2)
+    pipe = size.build(layers=2)
     MODES[mode](pipe)
-    host.run(pipe, 3)
-    waits_off, off = waits(host, pipe), Measured.of(host, pipe, 20).times
-    lavieid = put_on(host, pipe)
-    host.run(pipe, 3)
-    waits_on, on = waits(host, pipe), Measured.of(host, pipe, 20).times
+    size.run(pipe, 3)
+    waits_off, off = waits(size, pipe), Measured.of(size, pipe, 20).times
+    lavieid = put_on(size, pipe)
+    size.run(pipe, 3)
+    waits_on, on = waits(size, pipe), Measured.of(size, pipe, 20).times
+    lavieid.start, lavieid.end = 0.25, 0.75
+    size.run(pipe, 3)  # compiled, a window is another graph
+    waits_window = waits(size, pipe)
     lavieid.detach()
-    host.run(pipe, 3)
-    off += Measured.of(host, pipe, 20).times
+    size.run(pipe, 3)
+    off += Measured.of(size, pipe, 20).times
     added = statistics.median(on) - statistics.median(off)
     deviation = (statistics.variance(on) / len(on) + statistics.variance(off) / len(off)) ** 0.5
     del pipe, lavieid
-    pipe = host.build()
+    pipe = size.build()
     MODES[mode](pipe)
-    base = Measured.of(host, pipe, steps)
-    put_on(host, pipe)
-    full = Measured.of(host, pipe, steps)
+    base = Measured.of(size, pipe, steps)
+    put_on(size, pipe)
+    full = Measured.of(size, pipe, steps)
     return (
         f"| {mode} | {base} | {full} | {added:.2f} ± {2 * deviation:.2f} | {added / base.median:.2%} "
-        f"| {base.peak:.1f} | {full.peak:.1f} | {waits_off}, {waits_on} |"
+        f"| {base.peak:.1f} | {full.peak:.1f} | {waits_off}, {waits_on}, {waits_window} |"
     )
 
 
@@ -209,22 +215,22 @@ def apart(a: Tensor, b: Tensor) -> float:
     return ((a - b).float().norm() / b.float().norm()).item()
 
 
-def measure_parallel(name: str, host: Host, way: str, steps: int) -> None:
+def measure_parallel(name: str, size: FullSize, way: str, steps: int) -> None:
     """Two GPUs beside one, off and on, and how far their latents are apart."""
     rank = int(os.environ["RANK"])
     torch.cuda.set_device(rank)
     torch.distributed.init_process_group("nccl", device_id=torch.device("cuda", rank))
-    pipe = host.build()
+    pipe = size.build()
     pipe.transformer.set_attention_backend("_native_cudnn")  # the one of PyTorch's own that ring attention can take
     rows = {}
-    rows["one GPU, off"] = Measured.of(host, pipe, steps)
-    lavieid = put_on(host, pipe)
-    rows["one GPU, on"] = Measured.of(host, pipe, steps)
+    rows["one GPU, off"] = Measured.of(size, pipe, steps)
+    lavieid = put_on(size, pipe)
+    rows["one GPU, on"] = Measured.of(size, pipe, steps)
     lavieid.detach()
     pipe.transformer.enable_parallelism(config=ContextParallelConfig(**{f"{way}_degree": 2}))
-    rows["two GPUs, off"] = Measured.of(host, pipe, steps)
-    put_on(host, pipe)
-    rows["two GPUs, on"] = Measured.of(host, pipe, steps)
+    rows["two GPUs, off"] = Measured.of(size, pipe, steps)
+    put_on(size, pipe)
+    rows["two GPUs, on"] = Measured.of(size, pipe, steps)
     if rank == 0:
         print(f"{machine()}\n\n| {name}, {way} | ms a step | peak GiB |\n| --- | --- | --- |")
         for row, measured in rows.items():
@@ -238,20 +244,21 @@ def measure_parallel(name: str, host: Host, way: str, steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hosts", nargs="+", choices=HOSTS, default=list(HOSTS))
+    parser.add_argument("--hosts", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--parallel", choices=["ulysses", "ring"], help="two GPUs, under torchrun; Wan alone")
     parser.add_argument("--steps", type=int, default=5, help="steps of a full-size run; the first is not timed")
     args = parser.parse_args()
     if args.parallel:
-        measure_parallel("Wan 2.1 14B", HOSTS["Wan 2.1 14B"], args.parallel, args.steps)
+        measure_parallel("Wan 2.1 14B", SIZES["Wan 2.1 14B"], args.parallel, args.steps)
         return
     print(machine())
     for name in args.hosts:
-        print(f"\n| {name} | ms a step, off | on | router, ms | of a step | peak GiB, off | on | waits, off, on |")
+        columns = "ms a step, off | on | router, ms | of a step | peak GiB, off | on | waits, off, on, with a window"
+        print(f"\n| {name} | {columns} |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for mode in args.modes:
-            print(measure_mode(HOSTS[name], mode, args.steps), flush=True)
+            print(measure_mode(SIZES[name], mode, args.steps), flush=True)
 
 
 if __name__ == "__main__":

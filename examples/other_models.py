@@ -2,10 +2,10 @@
 
     python examples/other_models.py wan --adapters me/lavieid-wan --image photo.jpg --prompt "She walks in a park."
     python examples/other_models.py hunyuan-video --adapters me/lavieid-hunyuan --image photo.jpg
-    python examples/other_models.py ltx-video --model a/folder --identity me.safetensors --steps 8
+    python examples/other_models.py ltx-video --model a/folder --adapters b/folder --identity me.safetensors --steps 8
 
-Without --adapters they are fresh ones, which change nothing until they are trained. Both transformers of Wan 2.2 get
-the router. The pipelines are diffusers' own; what differs between them is what their authors recommend.
+With a photo and without --adapters they are fresh ones, which change nothing until they are trained. Both transformers
+of Wan 2.2 get the router. The pipelines are diffusers' own; what differs between them is what their authors recommend.
 """
 
 import argparse
@@ -50,14 +50,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--width", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("outputs/other_models.mp4"), help="(%(default)s)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.identity and not args.adapters:
+        parser.error("--identity needs --adapters: an identity file goes with the encoder that made it, no fresh one")
+    return args
 
 
 def main() -> None:
     args = parse_args()
     cls, model, fps, settings = MODELS[args.name]
     asked = {"num_inference_steps": args.steps, "num_frames": args.frames, "height": args.height, "width": args.width}
-    settings |= {name: value for name, value in asked.items() if value is not None}
+    settings = {**settings, **{name: value for name, value in asked.items() if value is not None}}
     cuda = torch.cuda.is_available()
     pipe = cls.from_pretrained(args.model or model, dtype=torch.bfloat16 if cuda else torch.float32)
     if cuda:

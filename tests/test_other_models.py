@@ -1,5 +1,6 @@
 """The examples for other models than CogVideoX, on tiny pipelines that lie in folders."""
 
+import copy
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from lavieid_adapters import TAM, Identity, attach_lavieid
+from lavieid_adapters import TAM, Identity
 from lavieid_adapters.folder import Metadata, save_folder
 from lavieid_adapters.pipeline import fresh_adapter
 
@@ -78,19 +79,28 @@ def test_a_person_on_another_model(name, build, tmp_path, monkeypatch, capsys):
     pipe = build()
     pipe.save_pretrained(tmp_path / "base")
     sizes = {"token_dim": 32, "inner_dim": 64, "num_heads": 2, "tokens_per_component": 8}
-    router = tiny.randomise(fresh_adapter("router", pipe, **sizes), std=1.0)
-    save_folder({"router": router, "tam": tam_of(pipe)}, tmp_path / "adapters", Metadata())
-    Identity(torch.randn(6, 8, 32, generator=torch.Generator().manual_seed(0))).save(tmp_path / "me.safetensors")
+    router, encoder = tiny.randomise(fresh_adapter("router", pipe, **sizes), std=1.0), tiny.encoder()
+    save_folder({"router": router, "encoder": encoder, "tam": tam_of(pipe)}, tmp_path / "adapters", Metadata())
+    untrained = {"router": fresh_adapter("router", pipe, **sizes), "encoder": encoder}
+    save_folder(untrained, tmp_path / "untrained", Metadata())
+    Identity(tiny.tokens(), fingerprint=encoder.fingerprint()).save(tmp_path / "me.safetensors")
+    recommended = copy.deepcopy(other_models.MODELS[name][-1])
     few = ["--steps", 2, "--frames", 9, "--height", 64, "--width", 96, "--model", tmp_path / "base"]
     few += ["--identity", tmp_path / "me.safetensors"]
     given = run(other_models, monkeypatch, capsys, name, *few, "--adapters", tmp_path / "adapters", "--output",
                 tmp_path / "with.mp4")  # fmt: skip
     assert f"LaVieID on {type(pipe).__name__}" in given and "9 frames" in given
     assert "1 identity" in given and "tam:" in given
-    monkeypatch.setattr(other_models, "attach_lavieid", lambda pipe, _: attach_lavieid(pipe, router))
-    router.cross_attention.to_out.weight.data.zero_()
-    run(other_models, monkeypatch, capsys, name, *few, "--output", tmp_path / "without.mp4")
+    run(other_models, monkeypatch, capsys, name, *few, "--adapters", tmp_path / "untrained", "--output",
+        tmp_path / "without.mp4")  # fmt: skip
+    assert other_models.MODELS[name][-1] == recommended
     assert (frames_of(tmp_path / "with.mp4") - frames_of(tmp_path / "without.mp4")).abs().mean() > 1
+
+
+def test_an_identity_file_without_the_adapters_of_its_encoder_is_refused(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(other_models, monkeypatch, capsys, "wan", "--identity", "me.safetensors")
+    assert "--identity needs --adapters" in capsys.readouterr().err
 
 
 def test_tam_alone(tmp_path, monkeypatch, capsys):

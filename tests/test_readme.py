@@ -1,5 +1,6 @@
 """The README's tables and names, against the code."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -38,3 +39,24 @@ def test_every_public_function_is_shown_in_use_and_every_import_is_public():
 
 def test_the_tables_of_hosts_are_those_of_the_data():
     assert markdown() in README and left_out() in README, "print them by `python tests/hosts/table.py`"
+
+
+def modes() -> dict[str, bool]:
+    """The ways of running that tests/modes marks, and whether they are refused."""
+    found = {}
+    for file in (Path(__file__).parent / "modes").glob("test_*.py"):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "pytest.mark.mode":
+                refused = any(keyword.arg == "refused" and keyword.value.value for keyword in call.keywords)
+                assert found.setdefault(call.args[0].value, refused) == refused
+    return found
+
+
+def test_the_ways_of_running_are_those_that_are_tested():
+    table = README.split("| way of running |")[1].split("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    wanted, why = modes(), "print the table by `python tests/modes/table.py`"
+    assert sorted(name for name, *_ in rows) == sorted(wanted), why
+    for name, *hosts in rows:
+        assert {cell == "refused, with an error" for cell in hosts} == {wanted[name]}, why
+        assert all(re.fullmatch("works|–|not run: .+|refused, with an error", cell) for cell in hosts), why

@@ -99,6 +99,16 @@ def test_a_run_in_which_no_router_ran_is_no_proof(tmp_path, monkeypatch, capsys)
     assert yardstick.main() == 0
 
 
+@pytest.mark.parametrize(("without", "status"), [(0, 0), (5, 0), (6, 1)])
+def test_a_run_in_which_many_forwards_had_no_router_is_no_proof(tmp_path, monkeypatch, capsys, without, status):
+    counts = {"router forwards": 100, "host forwards": 100, "host forwards without a router": without}
+    sides = [{"tests": {}, "counts": {}}, {"tests": {}, "counts": counts}]
+    monkeypatch.setattr(yardstick, "run_both", lambda *args: sides)
+    monkeypatch.setattr(sys, "argv", ["yardstick.py", str(tmp_path)])
+    assert yardstick.main() == status
+    assert ("6 of 100 forwards ran without a router, more than 5%" in capsys.readouterr().out) == bool(status)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [(), ("--trained", "tests/pipelines/wan/test_wan.py")], ids=["untrained", "trained"]

@@ -19,7 +19,7 @@ from torch import nn
 from lavieid_adapters import TAM, LocalRouter, attach, attach_lavieid
 from lavieid_adapters.host_pipelines import PIPELINES, find_pipeline
 from lavieid_adapters.hosts import HOSTS, find_host, token_width
-from lavieid_adapters.pipe_models import find_decoders, latent_channels
+from lavieid_adapters.pipe_models import find_decoders, find_transformers, latent_channels
 
 
 def pytest_addoption(parser) -> None:
@@ -114,9 +114,9 @@ class Adapters:
         self.counts["transformers"] += 1
 
     def _on_pipeline(self, pipe) -> None:
-        transformers = [getattr(pipe, name, None) for name in ("transformer", "transformer_2")]
-        transformer = next((t for t in transformers if t is not None), None)
-        if transformer is None:
+        try:
+            transformer = find_transformers(pipe)[0]
+        except ValueError:  # one that was built to encode prompts or to decode alone
             return
         adapters = [self._router(unwrap_module(transformer))]
         if find_decoders(pipe):

@@ -3,13 +3,13 @@
 `name_pipeline()` gives (pipe, keywords of a call of few steps).
 """
 
-import cosmos_family as cosmos
 import diffusers
-import hunyuan_family as hunyuan
-import ltx_family as ltx
 import torch
-import wan_family as wan
 from diffusers.guiders import LTX2Guidance
+from hosts import cosmos_family as cosmos
+from hosts import hunyuan_family as hunyuan
+from hosts import ltx_family as ltx
+from hosts import wan_family as wan
 
 
 def modular(cls: type, build, **components) -> tuple:

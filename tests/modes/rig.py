@@ -29,6 +29,11 @@ def wan_inputs(batch: int) -> dict[str, Tensor]:
     return {name: value for name, value in inputs.items() if name != "return_dict"}
 
 
+def cast(inputs: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Floating-point inputs in this dtype; numbers of steps and the like stay."""
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+
+
 @dataclass
 class Rig:
     """A host in a test.
@@ -76,8 +81,11 @@ class Rig:
         return model
 
     @torch.no_grad()
-    def forward(self, model: nn.Module, batch: int = 2, **changes) -> Tensor:
-        return model(**{**self.inputs(batch), **changes}, return_dict=False)[0]
+    def forward(
+        self, model: nn.Module, batch: int = 2, device: str = "cpu", dtype: torch.dtype = torch.float32, **changes
+    ) -> Tensor:
+        inputs = cast({**self.inputs(batch), **changes}, dtype)
+        return model(**{name: value.to(device) for name, value in inputs.items()}, return_dict=False)[0]
 
     @torch.no_grad()
     def run(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -89,7 +97,7 @@ class Rig:
             inputs = self.inputs(2)
             CLOCK[0], inputs["timestep"] = time, torch.full((2,), time)
             inputs["hidden_states"] = inputs["hidden_states"] + 0.2 * i
-            inputs = {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+            inputs = cast(inputs, dtype)
             with model.cache_context("run", step_index=i, num_inference_steps=len(TIMES), sigma=time / 1000):
                 outputs.append(model(**inputs, return_dict=False)[0].float())
         return torch.stack(outputs)

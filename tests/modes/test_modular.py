@@ -4,16 +4,14 @@ import diffusers
 import pytest
 import tiny
 import torch
-from diffusers.guiders import ClassifierFreeGuidance
 from diffusers.modular_pipelines.wan.modular_blocks_wan import WanCoreDenoiseStep
+from hosts import wan_family
+from hosts.modular_family import wan_modular_pipeline
 from rig import differ
 from tiny import noise
-from torch import nn
 from videos import embeddings, wan_pipeline
 
 from lavieid_adapters import attach, attach_lavieid
-
-CALL = {"num_inference_steps": 2, "height": 64, "width": 96, "num_frames": 9, "output_type": "pt"}
 
 
 @pytest.mark.mode("modular pipeline", host="Wan")
@@ -48,53 +46,16 @@ def test_a_modular_pipeline_with_a_router():
     assert torch.equal(generate(), base)
 
 
-def modular(parts):
-    """A pipeline's models in the blocks of Wan, which begin with embeddings of prompts."""
-    blocks = diffusers.WanBlocks()
-    blocks.sub_blocks.pop("text_encoder")
-    pipe = blocks.init_pipeline()
-    models = {name: getattr(parts, name) for name in ("transformer", "scheduler", "vae")}
-    pipe.update_components(**models, guider=ClassifierFreeGuidance(5.0))
-    return pipe
-
-
 def adapters() -> dict:
     return {"router": tiny.router(), "tam": tiny.tam(layout="bcfhw")}
 
 
 @pytest.mark.mode("modular pipeline", host="Wan")
-def test_a_modular_pipeline_with_adapters_gives_the_videos_of_the_other():
-    parts = wan_pipeline()
-    pipe, call = modular(parts), {**CALL, **embeddings(parts), "latents": noise(1, 4, 3, 8, 12)}
-    calls = {
-        pipe: lambda: pipe(**call, output="videos"),
-        parts: lambda: parts(**call, guidance_scale=5.0).frames,
-    }
-    base, videos = pipe(**call, output="videos"), []
-    for each, generate in calls.items():
-        with attach_lavieid(each, adapters()) as lavieid:
-            lavieid.set_identity(tiny.tokens())
-            whole = generate()
-            lavieid.end = 0.4  # the first step alone
-            window = generate()
-            lavieid.beta = 0.0
-            router = generate()
-            with lavieid.disabled():
-                assert torch.equal(generate(), base)
-        videos.append((whole, window, router))
-        assert torch.equal(generate(), base)
-        assert "decode" not in vars(each.vae)
-    for modular_video, video in zip(*videos, strict=True):
-        torch.testing.assert_close(modular_video, video, rtol=0, atol=0)
-    states = (base, *videos[0])
-    assert not any(torch.equal(a, b) for i, a in enumerate(states) for b in states[:i])
-
-
-@pytest.mark.mode("modular pipeline", host="Wan")
 def test_a_modular_pipeline_shows_one_identity_a_prompt_and_refines_latents_by_hand():
-    parts = wan_pipeline()
-    pipe, people = modular(parts), tiny.tokens(2)
-    call = {**CALL, **embeddings(parts, 2), "latents": noise(2, 4, 3, 8, 12)}
+    pipe, call = wan_modular_pipeline()
+    people, frames, height, width = tiny.tokens(2), *wan_family.GRID
+    call |= {**embeddings(pipe, 2), "latents": noise(2, 4, frames, height, width), "output_type": "pt"}
+    del call["output"]
     with attach_lavieid(pipe, adapters()) as lavieid:
         alone = []
         for i, person in enumerate(people):
@@ -108,24 +69,12 @@ def test_a_modular_pipeline_shows_one_identity_a_prompt_and_refines_latents_by_h
             decode = diffusers.WanBlocks().sub_blocks["decode"].init_pipeline()
             decode.update_components(vae=pipe.vae)
             video = decode(latents=refined, output_type="pt", output="videos")
+            assert differ(pipe(**call, output="videos"), both["videos"])
         torch.testing.assert_close(video, both["videos"], rtol=0, atol=1e-4)
 
 
-@pytest.mark.mode("modular pipeline", host="Wan")
-def test_a_modular_pipeline_with_untrained_adapters_gives_its_own_videos():
-    parts = wan_pipeline()
-    pipe, call = modular(parts), {**CALL, **embeddings(parts), "latents": noise(1, 4, 3, 8, 12), "output": "videos"}
-    base, fresh = pipe(**call), adapters()
-    for weight in (fresh["router"].cross_attention.to_out.weight, *fresh["tam"].to_latents.parameters()):
-        nn.init.zeros_(weight)
-    with attach_lavieid(pipe, fresh) as lavieid:
-        lavieid.set_identity(tiny.tokens())
-        assert torch.equal(pipe(**call), base)
-
-
 def test_a_modular_pipeline_knows_where_it_was_loaded_from(tmp_path):
-    parts = wan_pipeline()
-    modular(parts).save_pretrained(str(tmp_path), overwrite_modular_index=True)
+    wan_modular_pipeline()[0].save_pretrained(str(tmp_path), overwrite_modular_index=True)
     pipe = diffusers.ModularPipeline.from_pretrained(tmp_path)
     pipe.load_components()
     with attach_lavieid(pipe, adapters()) as lavieid:

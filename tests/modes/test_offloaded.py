@@ -42,6 +42,9 @@ def test_an_offloaded_pipeline_with_a_router(rig, offload, first):
     torch.testing.assert_close(generate(pipe), steered)
     handle.detach()
     torch.testing.assert_close(generate(pipe), base)
+    pipe.remove_all_hooks()
+    torch.testing.assert_close(generate(pipe), base)
+    assert not any(hasattr(module, "_hf_hook") for module in pipe.transformer.modules())
 
 
 @pytest.mark.mode("VAE tiling and slicing, with TAM", host="CogVideoX")

@@ -8,12 +8,15 @@ import torch
 import torch.multiprocessing
 from rig import RIGS, differ
 from test_parallel import free_port
+from test_placed import no_group_offload
 from videos import PIPELINES, embeddings, generate
 
-from lavieid_adapters import attach
+from lavieid_adapters import attach, attach_lavieid
+from lavieid_adapters.host_pipelines import find_pipeline
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CLOSE = {"rtol": 1e-3, "atol": 1e-3}
+BF16 = {"device": "cuda", "dtype": torch.bfloat16}  # of a forward
 
 
 def group_offload(**options):
@@ -23,20 +26,24 @@ def group_offload(**options):
             onload_device=torch.device("cuda"), offload_device=torch.device("cpu"), use_stream=True, **options
         )
 
-    return on
+    return on, lambda pipe: no_group_offload(None, pipe.transformer)
+
+
+def by_accelerate(name: str):
+    return lambda pipe: getattr(pipe, name)(), lambda pipe: pipe.remove_all_hooks()
 
 
 BLOCKS = {"offload_type": "block_level", "num_blocks_per_group": 1}
-OFFLOADS = [
-    pytest.param(lambda pipe: pipe.enable_model_cpu_offload(), marks=pytest.mark.mode("model offload")),
-    pytest.param(lambda pipe: pipe.enable_sequential_cpu_offload(), marks=pytest.mark.mode("sequential offload")),
-    pytest.param(group_offload(**BLOCKS), marks=pytest.mark.mode("group offload by blocks, with streams")),
+OFFLOADS = [  # how it is switched on and off
+    pytest.param(*by_accelerate("enable_model_cpu_offload"), marks=pytest.mark.mode("model offload")),
+    pytest.param(*by_accelerate("enable_sequential_cpu_offload"), marks=pytest.mark.mode("sequential offload")),
+    pytest.param(*group_offload(**BLOCKS), marks=pytest.mark.mode("group offload by blocks, with streams")),
     pytest.param(
-        group_offload(**BLOCKS, record_stream=True, non_blocking=True),
+        *group_offload(**BLOCKS, record_stream=True, non_blocking=True),
         marks=pytest.mark.mode("group offload by blocks, with streams"),
     ),
     pytest.param(
-        group_offload(offload_type="leaf_level"), marks=pytest.mark.mode("group offload by leaves, with streams")
+        *group_offload(offload_type="leaf_level"), marks=pytest.mark.mode("group offload by leaves, with streams")
     ),
 ]
 
@@ -48,9 +55,19 @@ def embedded(rig, pipe):
     return generate(pipe, **texts).float().cpu()
 
 
+def video(pipe, device: str = "cpu"):
+    """A run to the pixels, which TAM refines before."""
+    texts = {name: tensor.to(device) for name, tensor in embeddings(pipe).items()}
+    return generate(pipe, **texts, output_type="pt").float().cpu()
+
+
+def fitting(pipe) -> dict:
+    return {"router": tiny.router(), "tam": tiny.tam(layout=find_pipeline(pipe).layout)}
+
+
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("offload", OFFLOADS)
-def test_an_offloaded_pipeline_gives_what_one_on_the_gpu_gives(rig, offload, first):
+@pytest.mark.parametrize(("on", "off"), OFFLOADS)
+def test_an_offloaded_pipeline_gives_what_one_on_the_gpu_gives(rig, on, off, first):
     make = PIPELINES[rig.name]
     base, other = embedded(rig, make().to("cuda")), make().to("cuda")
     with rig.attach(other.transformer):
@@ -58,15 +75,56 @@ def test_an_offloaded_pipeline_gives_what_one_on_the_gpu_gives(rig, offload, fir
     assert differ(steered, base)
     pipe = make()
     if first:
-        offload(pipe)
+        on(pipe)
     handle = rig.attach(pipe.transformer)
     if not first:
-        offload(pipe)
+        on(pipe)
     torch.testing.assert_close(embedded(rig, pipe), steered, **CLOSE)
     with handle.disabled():
         torch.testing.assert_close(embedded(rig, pipe), base, **CLOSE)
+    off(pipe)
+    pipe.to("cuda")
+    torch.testing.assert_close(embedded(rig, pipe), steered, **CLOSE)
+    pipe.to("cpu")
+    on(pipe)
+    torch.testing.assert_close(embedded(rig, pipe), steered, **CLOSE)
     handle.detach()
     torch.testing.assert_close(embedded(rig, pipe), base, **CLOSE)
+    off(pipe)
+    torch.testing.assert_close(embedded(rig, pipe.to("cuda")), base, **CLOSE)
+
+
+@pytest.mark.mode('`.to("cuda")` after attaching')
+def test_a_pipeline_that_is_moved_after_all_was_set(rig):
+    """The identity, the strengths and the window are set on the CPU, and changed again where the pipeline is then."""
+    make = PIPELINES[rig.name]
+
+    def attached(pipe):
+        lavieid = attach_lavieid(pipe, fitting(pipe))
+        lavieid.set_identity(tiny.tokens())
+        lavieid.component_scales, lavieid.end = {"hair": 0.5}, 0.4
+        return lavieid
+
+    pipe, twin = make(), make().to("cuda")
+    base = video(pipe)
+    lavieid = attached(pipe)
+    steered = video(pipe)
+    assert differ(steered, base)
+    wanted, there = video(twin, "cuda"), attached(twin)
+    moved = video(pipe.to("cuda"), "cuda")
+    assert differ(moved, wanted)
+    torch.testing.assert_close(moved, video(twin, "cuda"), **CLOSE)
+    for each in (lavieid, there):
+        each.scale, each.end = 0.5, 1.0
+    changed = video(pipe, "cuda")
+    assert differ(changed, moved, 1e-3)
+    torch.testing.assert_close(changed, video(twin, "cuda"), **CLOSE)
+    with lavieid.disabled():
+        torch.testing.assert_close(video(pipe, "cuda"), wanted, **CLOSE)
+    lavieid.scale, lavieid.end = 1.0, 0.4
+    torch.testing.assert_close(video(pipe.to("cpu")), steered)
+    lavieid.detach()
+    torch.testing.assert_close(video(pipe), base)
 
 
 @pytest.mark.parametrize(
@@ -85,55 +143,51 @@ def test_a_host_loaded_by_bitsandbytes(rig, tmp_path, config):
     quantisation = diffusers.BitsAndBytesConfig(**config)
     model = type(rig.make()).from_pretrained(tmp_path, quantization_config=quantisation, torch_dtype=torch.bfloat16)
     model.eval().to("cuda")
-
-    @torch.no_grad()
-    def forward():
-        inputs = {k: v.to("cuda") for k, v in rig.inputs(2).items()}
-        inputs = {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs.items()}
-        return model(**inputs, return_dict=False)[0]
-
-    base, streams = forward(), []
+    base, streams = rig.forward(model, **BF16), []
     hook = rig.blocks(model)[0].register_forward_hook(
         lambda module, args, out: streams.append(out[0] if rig.text else out)
     )
-    forward()
+    rig.forward(model, **BF16)
     with rig.attach(model) as handle:
-        assert differ(forward(), base)
+        assert differ(rig.forward(model, **BF16), base)
     hook.remove()
     wanted = handle.router(streams[0], tiny.tokens(1).to("cuda"))
     torch.testing.assert_close(streams[1], wanted, rtol=0.05, atol=0.05)
-    assert torch.equal(forward(), base)
+    assert torch.equal(rig.forward(model, **BF16), base)
+
+
+# Of identity, scale, hair's scale and whether it is enabled, one changes at a time.
+SETTINGS = (
+    (0, 1.0, 1.0, True),
+    (1, 1.0, 1.0, True),
+    (1, 0.5, 1.0, True),
+    (1, 0.5, 0.0, True),
+    (1, 0.5, 0.0, False),
+    (1, 0.5, 0.0, True),
+)
 
 
 @pytest.mark.mode("`torch.compile`, by Inductor")
 @pytest.mark.parametrize("by_block", [False, True])
 def test_compiled_by_inductor(rig, by_block):
     torch._dynamo.reset()
-    model = rig.make().to("cuda", torch.bfloat16)
-    twin = rig.make().to("cuda", torch.bfloat16)
-
-    @torch.no_grad()
-    def forward(model):
-        inputs = {k: v.to("cuda") for k, v in rig.inputs(2).items()}
-        inputs = {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs.items()}
-        return model(**inputs, return_dict=False)[0]
-
-    base, compiled = forward(twin), model
+    model, twin = (rig.make().to("cuda", torch.bfloat16) for _ in range(2))
+    base, compiled = rig.forward(twin, **BF16), model
     if by_block:
         for block in rig.blocks(model):
             block.compile(fullgraph=True)
     else:
         compiled = torch.compile(model, fullgraph=True)
     router = tiny.router(tokens_per_component=16).to("cuda", torch.bfloat16)  # which Triton's kernels can tile
-    strict = torch._dynamo.config.patch(error_on_recompile=not by_block)
+    strict = torch._dynamo.config.patch(error_on_recompile=True)
     with strict, attach(router, compiled) as handle, attach(router, twin) as eager:
-        for seed, scale, enabled in ((0, 1.0, True), (1, 1.0, True), (1, 0.5, True), (1, 0.5, False)):
+        for seed, scale, hair, enabled in SETTINGS:
             tokens = torch.randn(6, 16, tiny.TOKEN_DIM, generator=torch.Generator().manual_seed(seed)).to("cuda")
             for h in (handle, eager):
                 h.set_tokens(tokens)
-                h.scale, h.enabled = scale, enabled
-            out = forward(compiled)
-            assert not differ(out, forward(twin))
+                h.scale, h.component_scales, h.enabled = scale, {"hair": hair}, enabled
+            out = rig.forward(compiled, **BF16)
+            assert not differ(out, rig.forward(twin, **BF16))
             assert differ(out, base, 0.1) == enabled
 
 
@@ -147,11 +201,8 @@ def two_gpus(rank: int, port: int, name: str, way: str, folder) -> None:
     model.set_attention_backend("_native_cudnn")  # ring attention needs its log-sum-exp
     outputs = {}
 
-    @torch.no_grad()
     def forward(key):
-        inputs = {k: v.to(device) for k, v in rig.inputs(2).items()}
-        inputs = {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs.items()}
-        outputs[key] = model(**inputs, return_dict=False)[0].float().cpu()
+        outputs[key] = rig.forward(model, device=device, dtype=torch.bfloat16).float().cpu()
 
     for gpus in ("one", "two"):
         if gpus == "two":
