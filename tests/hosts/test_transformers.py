@@ -145,6 +145,8 @@ def test_steers_the_clips_tokens_after_every_block_and_nothing_else(build):
                 run(model, inputs)
         watch.remove()
         steered, plain = (output if isinstance(output, tuple) else (output,) for output in left)
+        said = table.OUTPUTS.get(type(model).__name__, ("video",))
+        assert len(plain) == len(said) and said[stream] == "video"
         for index, (with_router, without) in enumerate(zip(steered, plain, strict=True)):
             if index != stream:
                 assert with_router is without is None or torch.equal(with_router, without)
@@ -364,6 +366,10 @@ def test_every_pipeline_with_a_host_is_sorted():
 
 def test_the_table_has_a_row_for_every_host():
     rows = table.rows()
+    for build in MODELS:
+        model, inputs = cached(build)
+        latents = next(row["latents"] for row in rows if row["transformer"] == type(model).__name__)
+        assert (latents == "packed") == (inputs["hidden_states"].ndim == 3)
     assert [row["transformer"] for row in rows] == list(HOSTS)
     assert {name for row in rows for name in row["pipelines"].split(", ")} == set(PIPELINES)
     # The README says these two of all of them, since a transformer's row is that of its first pipeline.
