@@ -65,7 +65,8 @@ class ClipTokens(NamedTuple):
         if total < count:
             raise ValueError(
                 f"The stream of this block has {total} tokens, fewer than the {count} of the clip: where it is split "
-                "over several devices, as under context parallelism, the clip's tokens cannot be told from others."
+                "over several devices, as by enable_parallelism, the clip's tokens cannot be told from others: run the "
+                "transformer on one."
             )
         start = self.start % total
         before, clip, behind = stream.split([start, count, total - start - count], dim=1)

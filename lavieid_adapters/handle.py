@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .attachment import Attachment
 from .conditioning import Conditioning
 from .hooks import StreamHook, insert_innermost, remove_innermost
-from .hosts import Arguments, Host, activation_dtype, find_block, find_host, token_width, weights_device
+from .hosts import Arguments, Host, activation_dtype, find_block, find_host, find_stream, token_width, weights_device
 from .identity import FACIAL_COMPONENTS
 from .observer import Observer
 from .regions import read_region
@@ -109,7 +109,7 @@ class RouterHandle(Attachment):
         if self._conditioning is not None:
             self._check_clip_is_known()
             if self.observer.clip.start is not None or self.observer.clip.folded:
-                self._check_whole_stream("Streams that hold more than the clip")
+                self._check_whole_stream("Streams that hold more than the clip (given frames, memory)")
             if self._conditioning.regions is not None:
                 self._check_whole_stream("regions")
             self._conditioning.check_forward(batch, passes, self.observer.clip.grid)
@@ -266,8 +266,8 @@ class RouterHandle(Attachment):
         parallel = getattr(self.transformer, "_parallel_config", None)
         if getattr(parallel, "context_parallel_config", None) is not None:
             raise ValueError(
-                f"{what} need all video tokens on one device, but in context parallel each has a share of them: load "
-                f"{type(unwrap_module(self.transformer)).__name__} without."
+                f"{what} need all video tokens on one device, but in context parallel each may have a share of them: "
+                f"run {type(unwrap_module(self.transformer)).__name__} without enable_parallelism."
             )
 
     def _check_attached(self) -> None:
@@ -297,11 +297,12 @@ def attach(
         The handle, on which the identity, the strength and `detach` are.
 
     Raises:
-        ValueError: If the blocks are not known, the block is not there, the widths differ, or the router is on it
-            already.
+        ValueError: If the blocks or their video stream are not known, the block is not there, the widths differ, or
+            the router is on it already.
     """
     host = host or find_host(transformer)
     block = find_block(transformer, host, block_idx)
+    stream = find_stream(block, host)
     width = token_width(transformer, host)
     if width not in (None, router.config.dim):
         raise ValueError(
@@ -322,12 +323,14 @@ def attach(
         raise ValueError(
             f"This router is attached to block {block_idx} already: detach it first, or attach another one."
         )
+    if hook is not None and hook.stream != stream:
+        raise ValueError(f"stream is {stream}, but a router on block {block_idx} says {hook.stream}: say the same.")
     device = weights_device(block)
     if device is not None:
         router.to(device)
     handle = RouterHandle(router, transformer, block_idx, host, names)
     if hook is None:
-        hook = StreamHook(host.stream)
+        hook = StreamHook(stream)
         insert_innermost(block, hook, _HOOK_NAME)
     hook.handles.append(handle)
     return handle

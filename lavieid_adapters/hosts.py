@@ -9,7 +9,7 @@ A pipeline's side of the same knowledge, such as how latents are normalised, is 
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,10 +46,12 @@ class Host:
 
     Attributes:
         blocks: Name of the attribute that holds the block list, or names in running order; blocks count over all.
-        stream: Index of the video stream in a block's output tuple; ignored if a block gives one tensor.
+        stream: Index of the video stream in a block's output tuple, ignored if a block gives one tensor; None for what
+            diffusers' registry of blocks says, each block by its class, which must be there.
         grid: From a forward to the clip's token grid (frames, height, width), None where the arguments do not tell it.
         clip: Where the clip's tokens are in a stream that may hold others as well: "first", "last", or a function
-            from a forward to the index of the first; "whole" if the stream is the clip. Others are left alone.
+            from a forward to the index of the first, None if there are no others; "whole" if there never are. Others
+            are left alone.
         order: From a forward and its grid to the row-major number of each token, (n,); None where tokens are row-major.
         folded: Whether the stream is (b · f, h · w, d) instead of (b, f · h · w, d).
         latents, timestep: What the forward calls them.
@@ -62,9 +64,9 @@ class Host:
     """
 
     blocks: str | tuple[str, ...]
-    stream: int = 0
+    stream: int | None = None
     grid: Callable[[nn.Module, Arguments], Grid | None] | None = None
-    clip: str | Callable[[nn.Module, Arguments], int] = "whole"
+    clip: str | Callable[[nn.Module, Arguments], int | None] = "whole"
     order: Callable[[nn.Module, Arguments, Grid], Tensor | None] | None = None
     folded: bool = False
     latents: str = "hidden_states"
@@ -75,6 +77,8 @@ class Host:
     fresh_output: bool = False
 
     def __post_init__(self):
+        if self.stream is not None and self.stream < 0:
+            raise ValueError(f"stream is {self.stream}, but counts from the first output: must be 0 or more.")
         if not callable(self.clip) and self.clip not in ("whole", "first", "last"):
             raise ValueError(f"clip is {self.clip!r}, but must be 'whole', 'first', 'last' or a function.")
         if self.grid is None and (self.clip != "whole" or self.order is not None or self.folded):
@@ -140,28 +144,39 @@ def _ltx_grid(transformer: nn.Module, arguments: Arguments) -> Grid | None:
     return grid or (None if coordinates is None else _by_coordinates(coordinates)[1])
 
 
-def _ltx_start(transformer: nn.Module, arguments: Arguments) -> int:
+def _ltx_start(transformer: nn.Module, arguments: Arguments) -> int | None:
+    if math.prod(_ltx_grid(transformer, arguments)) == arguments["hidden_states"].shape[1]:
+        return None
     return 0 if _sizes(transformer, arguments) else _by_coordinates(arguments["video_coords"])[0]
 
 
+def _behind_memory(transformer: nn.Module, arguments: Arguments) -> int | None:
+    """Helios: past frames, where there are any, are ahead of the clip at three sizes."""
+    if all(arguments.get(f"latents_history_{span}") is None for span in ("short", "mid", "long")):
+        return None
+    return -math.prod(patches("bcfhw")(transformer, arguments))
+
+
 # Streams that leave the blocks of diffusers are tensors of their own, or slices whose rest is the text stream's.
+# `stream` is said where diffusers' registry does not have the blocks.
 _COGVIDEOX = Host("transformer_blocks", grid=patches("bfchw"), fresh_output=True)
-_DUAL = Host("transformer_blocks", grid=patches("bcfhw"), fresh_output=True)
+_DUAL = Host("transformer_blocks", 0, grid=patches("bcfhw"), fresh_output=True)
 _DUAL_AND_SINGLE = Host(("transformer_blocks", "single_transformer_blocks"), grid=patches("bcfhw"), fresh_output=True)
 _WAN = Host("blocks", grid=patches("bcfhw"), fresh_output=True)
+_LIKE_WAN = replace(_WAN, stream=0)
 
 HOSTS = {
     "AllegroTransformer3DModel": _DUAL,
-    "AnyFlowTransformer3DModel": Host("blocks", grid=patches("bfchw"), fresh_output=True),
-    "ChronoEditTransformer3DModel": _WAN,
+    "AnyFlowTransformer3DModel": Host("blocks", 0, grid=patches("bfchw"), fresh_output=True),
+    "ChronoEditTransformer3DModel": _LIKE_WAN,
     "CogVideoXTransformer3DModel": _COGVIDEOX,
-    "ConsisIDTransformer3DModel": _COGVIDEOX,
+    "ConsisIDTransformer3DModel": replace(_COGVIDEOX, stream=0),
     # Timesteps are 0.25 ln σ in Cosmos 1 and 0 to 1 later; given frames have a fixed one, lower or higher.
     "CosmosTransformer3DModel": Host(
-        "transformer_blocks", grid=patches("bcfhw"), level=_of_last_frame, progress=None, fresh_output=True
+        "transformer_blocks", 0, grid=patches("bcfhw"), level=_of_last_frame, progress=None, fresh_output=True
     ),
     "EasyAnimateTransformer3DModel": _DUAL,
-    "HeliosTransformer3DModel": Host("blocks", grid=patches("bcfhw"), clip="last", fresh_output=True),
+    "HeliosTransformer3DModel": Host("blocks", 0, grid=patches("bcfhw"), clip=_behind_memory, fresh_output=True),
     "HunyuanVideoTransformer3DModel": _DUAL_AND_SINGLE,
     "HunyuanVideo15Transformer3DModel": _DUAL,
     "HunyuanVideoFramepackTransformer3DModel": Host(
@@ -171,19 +186,19 @@ HOSTS = {
         "visual_transformer_blocks", grid=patches("bfhwc"), order=_squares_of_8, width="model_dim", fresh_output=True
     ),
     "Kandinsky6Transformer3DModel": Host(
-        "visual_transformer_blocks", grid=_kandinsky6, clip="first", width="model_dim", fresh_output=True
+        "visual_transformer_blocks", 0, grid=_kandinsky6, clip="first", width="model_dim", fresh_output=True
     ),
     # Its temporal blocks, which alternate with these, have streams (b · h · w, f, d) and are not offered.
     "LatteTransformer3DModel": Host("transformer_blocks", grid=patches("bcfhw"), folded=True, fresh_output=True),
     "LTXVideoTransformer3DModel": Host("transformer_blocks", grid=_ltx_grid, clip=_ltx_start, fresh_output=True),
-    "LTX2VideoTransformer3DModel": Host("transformer_blocks", grid=_sizes, clip="first", fresh_output=True),
+    "LTX2VideoTransformer3DModel": Host("transformer_blocks", 0, grid=_sizes, clip=_ltx_start, fresh_output=True),
     "MochiTransformer3DModel": Host("transformer_blocks", grid=patches("bcfhw"), progress=_rising, fresh_output=True),
     "MotifVideoTransformer3DModel": _DUAL_AND_SINGLE,
     "SanaVideoTransformer3DModel": _DUAL,
-    "SanaWMTransformer3DModel": Host("blocks", grid=patches("bcfhw"), width="hidden_size", fresh_output=True),
-    "SkyReelsV2Transformer3DModel": _WAN,
+    "SanaWMTransformer3DModel": Host("blocks", 0, grid=patches("bcfhw"), width="hidden_size", fresh_output=True),
+    "SkyReelsV2Transformer3DModel": _LIKE_WAN,
     "WanTransformer3DModel": _WAN,
-    "WanAnimateTransformer3DModel": Host("blocks", grid=_without_reference, clip="last", fresh_output=True),
+    "WanAnimateTransformer3DModel": Host("blocks", 0, grid=_without_reference, clip="last", fresh_output=True),
     "WanVACETransformer3DModel": _WAN,  # of reference pictures, each is one more frame ahead, which a forward hides
 }
 
@@ -212,7 +227,8 @@ def find_host(transformer: nn.Module) -> Host:
         if cls.__name__ in NOT_HOSTS:
             raise ValueError(f"{cls.__name__} is not supported: {NOT_HOSTS[cls.__name__]}.")
     lists = [(name, child) for name, child in transformer.named_children() if isinstance(child, nn.ModuleList)]
-    name, stream = (lists[0][0], _registered_stream(lists[0][1])) if lists else ("name of its ModuleList", 0)
+    name, blocks = lists[0] if lists else ("name of its ModuleList", ())
+    stream = (registered_stream(type(unwrap_module(blocks[0]))) if len(blocks) else None) or 0
     raise ValueError(
         f"The blocks of {type(transformer).__name__} are not known. Describe it: attach(router, transformer, host=Host("
         f"blocks='{name}', stream={stream})), where stream is the index of the video tokens in a block's output; if "
@@ -221,12 +237,30 @@ def find_host(transformer: nn.Module) -> Host:
     )
 
 
-def _registered_stream(blocks: nn.ModuleList) -> int:
-    """What diffusers' registry of blocks says of their video stream."""
-    try:
-        return TransformerBlockRegistry.get(type(blocks[0])).return_hidden_states_index or 0
-    except (ValueError, IndexError):
-        return 0
+def registered_stream(cls: type[nn.Module]) -> int | None:
+    """Index of the video stream in the output of a block of this class, by diffusers' registry of blocks; None if it
+    has neither the class nor one that it is made from, as a class of FSDP is."""
+    for ancestor in cls.__mro__:
+        try:
+            return TransformerBlockRegistry.get(ancestor).return_hidden_states_index
+        except ValueError:
+            continue
+    return None
+
+
+def find_stream(block: nn.Module, host: Host) -> int:
+    """Index of the video stream in a block's output, if that is a tuple.
+
+    Raises:
+        ValueError: If neither the host nor diffusers says. What a block gives shows itself only in a forward.
+    """
+    stream = registered_stream(type(block)) if host.stream is None else host.stream
+    if stream is None:
+        raise ValueError(
+            f"Which output of {type(block).__name__} is the video stream is not known, since diffusers has no such "
+            "block: say it by Host(..., stream=), its index, or 0 if a block gives one tensor."
+        )
+    return stream
 
 
 def find_blocks(transformer: nn.Module, host: Host) -> list[nn.Module]:

@@ -589,7 +589,7 @@ def test_window_on_a_transformer_that_takes_no_timestep_is_refused():
         def forward(self, video):
             return self.stages[0](video)
 
-    with attach(tiny.router(), Mine(), host=Host("stages")) as handle:
+    with attach(tiny.router(), Mine(), host=Host("stages", stream=0)) as handle:
         handle.set_tokens(tiny.tokens())
         handle.end = 0.5
         with pytest.raises(ValueError, match="takes `hidden_states` and `timestep`"), torch.no_grad():

@@ -5,7 +5,16 @@ import torch
 from torch import nn
 
 from lavieid_adapters import attach
-from lavieid_adapters.hosts import HOSTS, Host, activation_dtype, find_block, find_host, token_width, weights_device
+from lavieid_adapters.hosts import (
+    HOSTS,
+    Host,
+    activation_dtype,
+    find_block,
+    find_host,
+    find_stream,
+    token_width,
+    weights_device,
+)
 
 
 def wan() -> nn.Module:
@@ -59,7 +68,7 @@ def test_a_users_own_transformer_works_by_its_description(block_idx):
     torch.manual_seed(0)
     model, router = Own(), tiny.router()
     host = Host(
-        ("first", "second"), grid=lambda transformer, arguments: arguments["x"].shape[1:4], clip="last", latents="x",
+        ("first", "second"), 0, grid=lambda transformer, arguments: arguments["x"].shape[1:4], clip="last", latents="x",
         timestep="t", progress=lambda t: 1 - t,
     )  # fmt: skip
     inputs = torch.randn(2, 2, 3, 4, tiny.DIM), torch.full((2,), 0.7), torch.randn(2, 4, tiny.DIM)
@@ -79,11 +88,77 @@ def test_a_users_own_transformer_works_by_its_description(block_idx):
     assert streams[0].shape == (2, 24, tiny.DIM)
 
 
+def flux() -> nn.Module:
+    """Flux, whose blocks give the text's stream first; 5 text tokens and 12 of the picture."""
+    torch.manual_seed(0)
+    return diffusers.FluxTransformer2DModel(
+        patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=4,
+        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
+    ).eval()  # fmt: skip
+
+
+def flux_inputs() -> dict:
+    return {
+        "hidden_states": torch.randn(1, 12, 4), "encoder_hidden_states": torch.randn(1, 5, 32),
+        "pooled_projections": torch.randn(1, 32), "timestep": torch.tensor([0.5]), "img_ids": torch.zeros(12, 3),
+        "txt_ids": torch.zeros(5, 3),
+    }  # fmt: skip
+
+
+class MyBlock(diffusers.models.transformers.transformer_flux.FluxTransformerBlock):
+    """A user's block, made from one that diffusers knows."""
+
+
+@pytest.mark.parametrize("mine", [False, True])
+@pytest.mark.parametrize("block_idx", [0, 1])
+def test_a_described_host_of_known_blocks_has_the_stream_that_diffusers_says(block_idx, mine):
+    model, inputs, router, given = flux(), flux_inputs(), tiny.router(), []
+    if mine:
+        model.transformer_blocks[0].__class__ = MyBlock
+    host = Host(("transformer_blocks", "single_transformer_blocks"))
+    block = find_block(model, host, block_idx)
+    block.register_forward_hook(lambda block, args, output: given.append(output))
+    with torch.no_grad(), attach(router, model, block_idx, host=host) as handle:
+        handle.set_tokens(tiny.tokens())
+        model(**inputs)
+        with handle.disabled():
+            model(**inputs)
+    (steered_text, steered), (text, picture) = given
+    assert torch.equal(steered_text, text)
+    assert not torch.equal(steered, picture)
+    torch.testing.assert_close(steered, router(picture, tiny.tokens(1)))
+
+
+def test_a_host_that_says_the_stream_itself_is_believed():
+    block = flux().transformer_blocks[0]
+    assert find_stream(block, Host("transformer_blocks")) == 1
+    assert find_stream(block, Host("transformer_blocks", stream=0)) == 0
+
+
+def test_blocks_that_diffusers_does_not_know_need_the_stream_said():
+    model = Own()
+    with pytest.raises(ValueError, match=r"output of Linear .* is not known.*Host\(\.\.\., stream=\).*0 if"):
+        attach(tiny.router(), model, host=Host("first"))
+    assert not hasattr(model.first[0], "_diffusers_hook") and not model._forward_pre_hooks
+    attach(tiny.router(), model, host=Host("first", stream=0)).detach()
+
+
+def test_routers_of_one_block_that_say_other_streams_are_refused():
+    model = flux()
+    with (
+        attach(tiny.router(), model, host=Host("transformer_blocks")),
+        pytest.raises(ValueError, match="stream is 0, but a router on block 0 says 1"),
+    ):
+        attach(tiny.router(), model, host=Host("transformer_blocks", stream=0))
+
+
 def test_a_description_that_contradicts_itself_is_refused():
     with pytest.raises(ValueError, match="clip is 'middle'"):
         Host("blocks", grid=lambda *_: None, clip="middle")
     with pytest.raises(ValueError, match="need a grid"):
         Host("blocks", clip="last")
+    with pytest.raises(ValueError, match="stream is -1"):
+        Host("blocks", stream=-1)
     with pytest.raises(ValueError, match="no block list 'second'"):
         find_block(tiny.transformer(), Host(("transformer_blocks", "second")), 0)
 
@@ -92,9 +167,9 @@ def test_the_message_for_an_unknown_transformer_takes_the_stream_from_diffusers(
     class Unknown(nn.Module):
         def __init__(self):
             super().__init__()
-            self.layers = nn.ModuleList([tiny.transformer().transformer_blocks[0]])
+            self.layers = flux().transformer_blocks
 
-    with pytest.raises(ValueError, match=r"Host\(blocks='layers', stream=0\)"):
+    with pytest.raises(ValueError, match=r"Host\(blocks='layers', stream=1\)"):
         find_host(Unknown())
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lavieid_adapters import attach
 from lavieid_adapters.host_pipelines import NOT_PIPELINES, PIPELINES
-from lavieid_adapters.hosts import HOSTS, NOT_HOSTS, find_blocks, find_host, token_width
+from lavieid_adapters.hosts import HOSTS, NOT_HOSTS, find_blocks, find_host, find_stream, registered_stream, token_width
 
 # Builder → the clip's grid, its first token, and the tokens of the whole stream.
 MODELS = {
@@ -102,6 +102,18 @@ def test_every_host_has_a_model_here():
     assert {type(cached(build)[0]).__name__ for build in MODELS} == set(HOSTS)
 
 
+def test_a_stream_is_said_of_the_blocks_that_diffusers_does_not_know_and_of_no_others():
+    known = {name: set() for name in HOSTS}
+    for build in MODELS:
+        model, _ = cached(build)
+        known[type(model).__name__] |= {
+            registered_stream(type(block)) for block in find_blocks(model, find_host(model))
+        }
+    for name, host in HOSTS.items():
+        assert (known[name] == {None}) == (host.stream is not None), name
+        assert len(known[name]) == 1, name  # a host that says it says it of all its lists
+
+
 @BUILDERS
 def test_fresh_router_changes_nothing_and_detach_leaves_no_trace(build):
     model, inputs = cached(build)
@@ -125,7 +137,7 @@ def test_steers_the_clips_tokens_after_every_block_and_nothing_else(build):
     host, (grid, start, total), router = find_host(model), MODELS[build], router_of(model)
     count = math.prod(grid)
     for i, block in enumerate(find_blocks(model, host)):
-        left = []
+        left, stream = [], find_stream(block, host)
         watch = block.register_forward_hook(lambda block, args, output, left=left: left.append(output))
         with attached(model, router, i) as handle, handle.record_stream() as streams:
             run(model, inputs)
@@ -133,10 +145,12 @@ def test_steers_the_clips_tokens_after_every_block_and_nothing_else(build):
                 run(model, inputs)
         watch.remove()
         steered, plain = (output if isinstance(output, tuple) else (output,) for output in left)
+        said = table.OUTPUTS.get(type(model).__name__, ("video",))
+        assert len(plain) == len(said) and said[stream] == "video"
         for index, (with_router, without) in enumerate(zip(steered, plain, strict=True)):
-            if index != host.stream:
+            if index != stream:
                 assert with_router is without is None or torch.equal(with_router, without)
-        with_router, without = flat(steered[host.stream]), flat(plain[host.stream])
+        with_router, without = flat(steered[stream]), flat(plain[stream])
         assert with_router.shape[1] == total
         clip = slice(start, start + count)
         torch.testing.assert_close(with_router[:, clip], router(without[:, clip], tiny.tokens(1)))
@@ -352,6 +366,10 @@ def test_every_pipeline_with_a_host_is_sorted():
 
 def test_the_table_has_a_row_for_every_host():
     rows = table.rows()
+    for build in MODELS:
+        model, inputs = cached(build)
+        latents = next(row["latents"] for row in rows if row["transformer"] == type(model).__name__)
+        assert (latents == "packed") == (inputs["hidden_states"].ndim == 3)
     assert [row["transformer"] for row in rows] == list(HOSTS)
     assert {name for row in rows for name in row["pipelines"].split(", ")} == set(PIPELINES)
     # The README says these two of all of them, since a transformer's row is that of its first pipeline.
