@@ -26,7 +26,7 @@ _HOME = {
     "TAM": "tam",
     "TrainingConfig": "training_config",
     "VisionModel": "vision",
-    "attach": "handle",
+    "attach": "attaching",
     "attach_lavieid": "pipeline",
     "bootstrap_interval": "metrics",
     "component_overlay": "visualize",

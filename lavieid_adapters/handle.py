@@ -1,4 +1,4 @@
-"""Attaching a local router to a transformer: one hook a block, one handle a router, the conditioning on the handle."""
+"""A router on a transformer: its conditioning, its strength, what it records, and the way to take it off."""
 
 # b batch of the host · m components · n video tokens
 
@@ -12,15 +12,12 @@ from torch import Tensor, nn
 
 from .attachment import Attachment
 from .conditioning import Conditioning
-from .hooks import StreamHook, insert_innermost, remove_innermost
-from .hosts import Arguments, Host, activation_dtype, find_block, find_host, find_stream, token_width, weights_device
-from .identity import FACIAL_COMPONENTS
+from .hooks import ROUTER_HOOK, remove_innermost
+from .hosts import Arguments, Host, activation_dtype, find_block, weights_device
 from .observer import Observer
 from .regions import read_region
 from .router import LocalRouter
 from .strength import Strength, delegated
-
-_HOOK_NAME = "lavieid_router"
 
 
 class RouterHandle(Attachment):
@@ -186,10 +183,10 @@ class RouterHandle(Attachment):
         """Take the router off and forget the identities; the host is then what it was. A second call does nothing."""
         if not self._attached:
             return
-        hook = self.block._diffusers_hook.get_hook(_HOOK_NAME)
+        hook = self.block._diffusers_hook.get_hook(ROUTER_HOOK)
         hook.handles.remove(self)
         if not hook.handles:
-            remove_innermost(self.block, _HOOK_NAME)
+            remove_innermost(self.block, ROUTER_HOOK)
         self.clear()
         self._attached, self._record, self._streams, self.passes = False, None, None, None
         self.observer.close()
@@ -273,64 +270,3 @@ class RouterHandle(Attachment):
     def _check_attached(self) -> None:
         if not self._attached:
             raise ValueError("This router has been detached: attach it again.")
-
-
-def attach(
-    router: LocalRouter,
-    transformer: nn.Module,
-    block_idx: int = 0,
-    *,
-    host: Host | None = None,
-    names: Sequence[str] | None = None,
-) -> RouterHandle:
-    """Let a local router steer the video tokens that leave one block of a transformer (eq. 3).
-
-    Args:
-        router: The router; moved to the transformer's device. Its dtype may be any: results have that of the
-            activations.
-        transformer: A video transformer of diffusers, or any other that `host` describes.
-        block_idx: The block; negative from the last.
-        host: Description of the transformer, if this library and diffusers do not know it.
-        names: Names of the components for `component_scales`; `FACIAL_COMPONENTS` for six.
-
-    Returns:
-        The handle, on which the identity, the strength and `detach` are.
-
-    Raises:
-        ValueError: If the blocks or their video stream are not known, the block is not there, the widths differ, or
-            the router is on it already.
-    """
-    host = host or find_host(transformer)
-    block = find_block(transformer, host, block_idx)
-    stream = find_stream(block, host)
-    width = token_width(transformer, host)
-    if width not in (None, router.config.dim):
-        raise ValueError(
-            f"The router is {router.config.dim} wide, but the video tokens of {type(transformer).__name__} are "
-            f"{width}: use a router made for it, such as LocalRouter(dim={width})."
-        )
-    if names is None:
-        count = router.config.num_components
-        names = FACIAL_COMPONENTS if count == len(FACIAL_COMPONENTS) else [f"component_{i}" for i in range(count)]
-    if len(names) != router.config.num_components:
-        raise ValueError(
-            f"{len(names)} names for the router's {router.config.num_components} components: give one each."
-        )
-
-    registry = getattr(block, "_diffusers_hook", None)
-    hook = registry and registry.get_hook(_HOOK_NAME)
-    if hook is not None and any(handle.router is router for handle in hook.handles):
-        raise ValueError(
-            f"This router is attached to block {block_idx} already: detach it first, or attach another one."
-        )
-    if hook is not None and hook.stream != stream:
-        raise ValueError(f"stream is {stream}, but a router on block {block_idx} says {hook.stream}: say the same.")
-    device = weights_device(block)
-    if device is not None:
-        router.to(device)
-    handle = RouterHandle(router, transformer, block_idx, host, names)
-    if hook is None:
-        hook = StreamHook(stream)
-        insert_innermost(block, hook, _HOOK_NAME)
-    hook.handles.append(handle)
-    return handle

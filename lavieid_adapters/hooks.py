@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
+ROUTER_HOOK = "lavieid_router"  # the name of a block's `StreamHook` in its registry
+
 
 class Steering(Protocol):
     """What changes a stream."""

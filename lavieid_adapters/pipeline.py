@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
+from .attaching import attach
 from .checkpoint import Adapter
 from .encoder import LocalFacialEncoder
 from .folder import ADAPTERS, Metadata, by_name, load_folder
-from .handle import attach
 from .host_pipelines import find_pipeline, runs
 from .hosts import Arguments, activation_dtype, find_host, token_width
 from .lavieid import LaVieID

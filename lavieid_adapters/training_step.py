@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .attaching import attach
 from .block_memory import BlockCheckpointing
 from .checkpoint import Adapter
 from .components import component_images, component_mask
 from .data import Batch
 from .features import component_features, join_embeds
-from .handle import attach
 from .hosts import find_blocks, find_host
 from .losses import diffusion_loss, lavieid_loss, route_accuracy, route_loss, squared_error
 from .noising import add_noise, denoise, denoised, draw_timesteps

@@ -9,6 +9,7 @@ from lavieid_adapters.identity import FACIAL_COMPONENTS
 from lavieid_adapters.metrics import Interval, bootstrap_interval, frechet_distance
 
 REAL = "real clips through the VAE"
+_NOTHING = Interval(*[float("nan")] * 3)
 _TEMPORAL = ("subject", "subject later", "background", "background later", "second difference")
 # A row over another, of a figure; and by how much it should be larger, or be times as large.
 COMPARISONS = (
@@ -79,7 +80,7 @@ def interval_of(report: dict, name: str) -> Interval:
     values = report["figures"][name].double()
     seen = values.isfinite()
     if not seen.any():
-        return Interval(*[float("nan")] * 3)
+        return _NOTHING
     return bootstrap_interval(values[seen], person_of(report)[seen])
 
 
@@ -98,6 +99,8 @@ def paired(first: Tensor, second: Tensor, person: Tensor, samples: int = 2000) -
         samples: How often people are drawn.
     """
     both = first.isfinite() & second.isfinite()
+    if not both.any():
+        return (_NOTHING,) * 2
     person, values = person[both], torch.stack([first[both], second[both], torch.ones(int(both.sum()))]).double()
     sums = torch.zeros(3, int(person.max()) + 1).double().index_add_(1, person, values)
     drawn = torch.randint(sums.shape[1], (samples, sums.shape[1]), generator=torch.Generator().manual_seed(0))

@@ -113,3 +113,5 @@ def test_a_paired_ratio_has_no_interval_where_rows_are_in_proportion():
     assert difference.low < difference.mean < difference.high
     assert ratio == pytest.approx((1.5, 1.5, 1.5))
     assert difference.mean == pytest.approx(0.5 * second.mean().item(), rel=1e-5)
+    missing = torch.full((12,), torch.nan)
+    assert all(interval.mean != interval.mean for interval in paired(second, missing, torch.arange(12) // 3))
