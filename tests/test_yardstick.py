@@ -107,6 +107,8 @@ def test_a_run_in_which_many_forwards_had_no_router_is_no_proof(tmp_path, monkey
     monkeypatch.setattr(sys, "argv", ["yardstick.py", str(tmp_path)])
     assert yardstick.main() == status
     assert ("6 of 100 forwards ran without a router, more than 5%" in capsys.readouterr().out) == bool(status)
+    monkeypatch.setattr(sys, "argv", ["yardstick.py", str(tmp_path), "tests/one.py"])  # maybe one that tests caches
+    assert yardstick.main() == 0
 
 
 @pytest.mark.slow

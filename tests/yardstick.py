@@ -31,7 +31,8 @@ HERE = Path(__file__).resolve().parent
 REASONS = {
     "::test_faster_cache_state$": "it asks all that has hooks for FasterCache's; the router's block has its own",
 }
-# Of the hosts' forwards the share that may run without a router: caches skip some, and with them the router's block.
+# Of the hosts' forwards in all tests the share that may run without a router: caches skip some, and with them the
+# router's block. Single files of tests may have many of these.
 SKIPPED = 0.05
 
 
@@ -104,7 +105,7 @@ def main() -> int:
         print("No router ran, so this says nothing: look at the logs that --keep leaves.")
         return 1
     forwards, without = counts.get("host forwards", 0), counts.get("host forwards without a router", 0)
-    if without > SKIPPED * forwards:
+    if not args.tests and without > SKIPPED * forwards:
         print(f"{without} of {forwards} forwards ran without a router, more than {SKIPPED:.0%}: some hosts got none.")
         return 1
     return int(not found if args.trained else unexplained > 0)
