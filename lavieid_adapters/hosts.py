@@ -254,7 +254,10 @@ def find_stream(block: nn.Module, host: Host) -> int:
     Raises:
         ValueError: If neither the host nor diffusers says. What a block gives shows itself only in a forward.
     """
-    stream = registered_stream(type(block)) if host.stream is None else host.stream
+    stream, module = host.stream, block
+    if stream is None:  # a wrapper, as of torch.compile or of checkpointing, holds the block alone
+        while (stream := registered_stream(type(module))) is None and len(inner := list(module.children())) == 1:
+            module = inner[0]
     if stream is None:
         raise ValueError(
             f"Which output of {type(block).__name__} is the video stream is not known, since diffusers has no such "

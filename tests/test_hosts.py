@@ -3,6 +3,7 @@ import pytest
 import tiny
 import torch
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from lavieid_adapters import attach
 from lavieid_adapters.hosts import (
@@ -133,6 +134,8 @@ def test_a_host_that_says_the_stream_itself_is_believed():
     block = flux().transformer_blocks[0]
     assert find_stream(block, Host("transformer_blocks")) == 1
     assert find_stream(block, Host("transformer_blocks", stream=0)) == 0
+    for wrapped in (torch.compile(block), checkpoint_wrapper(block)):
+        assert find_stream(wrapped, Host("transformer_blocks")) == 1
 
 
 def test_blocks_that_diffusers_does_not_know_need_the_stream_said():
