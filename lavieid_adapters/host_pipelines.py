@@ -40,7 +40,7 @@ def _run(pipe) -> Tensor | None:
     return None if count is None else pipe.scheduler.timesteps[-count:]
 
 
-def _all_of_scheduler(pipe) -> Tensor:
+def _all_of_scheduler(pipe) -> Tensor | None:
     """The timesteps of a modular pipeline's run, which notes nothing itself."""
     return pipe.scheduler.timesteps if runs(pipe) else None
 

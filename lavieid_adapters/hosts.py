@@ -228,7 +228,7 @@ def find_host(transformer: nn.Module) -> Host:
             raise ValueError(f"{cls.__name__} is not supported: {NOT_HOSTS[cls.__name__]}.")
     lists = [(name, child) for name, child in transformer.named_children() if isinstance(child, nn.ModuleList)]
     name, blocks = lists[0] if lists else ("name of its ModuleList", ())
-    stream = (registered_stream(type(unwrap_module(blocks[0]))) if len(blocks) else None) or 0
+    stream = (registered_stream(blocks[0]) if len(blocks) else None) or 0
     raise ValueError(
         f"The blocks of {type(transformer).__name__} are not known. Describe it: attach(router, transformer, host=Host("
         f"blocks='{name}', stream={stream})), where stream is the index of the video tokens in a block's output; if "
@@ -237,15 +237,17 @@ def find_host(transformer: nn.Module) -> Host:
     )
 
 
-def registered_stream(cls: type[nn.Module]) -> int | None:
-    """Index of the video stream in the output of a block of this class, by diffusers' registry of blocks; None if it
-    has neither the class nor one that it is made from, as a class of FSDP is."""
-    for ancestor in cls.__mro__:
+def registered_stream(block: nn.Module) -> int | None:
+    """Index of the video stream in a block's output, by diffusers' registry of blocks; None if it has neither the
+    block's class, nor one that it is made from, as a class of FSDP is, nor that of the one module in a wrapper, as of
+    torch.compile or of checkpointing."""
+    for cls in type(block).__mro__:
         try:
-            return TransformerBlockRegistry.get(ancestor).return_hidden_states_index
+            return TransformerBlockRegistry.get(cls).return_hidden_states_index
         except ValueError:
             continue
-    return None
+    inner = list(block.children())
+    return registered_stream(inner[0]) if len(inner) == 1 else None
 
 
 def find_stream(block: nn.Module, host: Host) -> int:
@@ -254,10 +256,7 @@ def find_stream(block: nn.Module, host: Host) -> int:
     Raises:
         ValueError: If neither the host nor diffusers says. What a block gives shows itself only in a forward.
     """
-    stream, module = host.stream, block
-    if stream is None:  # a wrapper, as of torch.compile or of checkpointing, holds the block alone
-        while (stream := registered_stream(type(module))) is None and len(inner := list(module.children())) == 1:
-            module = inner[0]
+    stream = registered_stream(block) if host.stream is None else host.stream
     if stream is None:
         raise ValueError(
             f"Which output of {type(block).__name__} is the video stream is not known, since diffusers has no such "

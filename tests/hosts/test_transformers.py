@@ -106,9 +106,7 @@ def test_a_stream_is_said_of_the_blocks_that_diffusers_does_not_know_and_of_no_o
     known = {name: set() for name in HOSTS}
     for build in MODELS:
         model, _ = cached(build)
-        known[type(model).__name__] |= {
-            registered_stream(type(block)) for block in find_blocks(model, find_host(model))
-        }
+        known[type(model).__name__] |= {registered_stream(block) for block in find_blocks(model, find_host(model))}
     for name, host in HOSTS.items():
         assert (known[name] == {None}) == (host.stream is not None), name
         assert len(known[name]) == 1, name  # a host that says it says it of all its lists
