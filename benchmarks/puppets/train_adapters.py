@@ -2,10 +2,9 @@
 
     python benchmarks/puppets/train_adapters.py --out DIR lavieid no-route-loss tam
 
-Each is an entry of VARIANTS and goes into a folder of its name in DIR/adapters. All routers have the same steps,
-samples and, but for those of another seed, batches. "tam" is trained on what the base with the adapters "lavieid"
-denoises, and variants that are given an encoder take that of "lavieid", which must be there; "tam-alone" is trained on
-what the base alone denoises. A report's "spread" says how much a component's tokens differ between people,
+Each is an entry of VARIANTS and goes into a folder of its name in DIR/adapters. All routers have the same samples and,
+but for those that say so, steps and batches. A variant behind another's adapters, or given another's encoder, wants
+that one to be there. A report's "spread" says how much a component's tokens differ between people,
 after the layer norm through which the router sees them: near 0 nothing of a photo is left in them.
 """
 
@@ -38,6 +37,7 @@ from lavieid_adapters.training_step import TrainingStep
 # As a pipeline denoises, from a level at which much is open.
 _GUIDED = {"stage": "tam", "tam_max_noise": 0.9, "tam_denoising_steps": 8, "tam_guidance_scale": 4.0}
 _NO_ROUTES = {"lambda_route": 0.0}
+_STRONG = {"lambda_diff": 10.0}  # eq. 1 is 14 to 38 times smaller here than eq. 5
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ class Variant:
         unrouted: Cross-attention of the same parameter count instead of the router.
         rate: Learning rate, of `--learning-rate`.
         encoder: The variant whose trained encoder it takes as it is; its own one if None.
+        behind: The variant whose router and encoder act where TAM learns; the base alone if None.
         seed: Of its first weights and its batches.
+        length: Of its training, of `--steps` or `--tam-steps`.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +60,9 @@ class Variant:
     unrouted: bool = False
     rate: float = 1.0
     encoder: str | None = None
+    behind: str | None = None
     seed: int = 0
+    length: int = 1
 
 
 _UNROUTED = Variant(_NO_ROUTES, {"inner_dim": 384, "num_heads": 6}, unrouted=True)
@@ -70,17 +74,21 @@ VARIANTS = {
     "unrouted-slower": replace(_UNROUTED, rate=0.1),
     "unrouted-given": replace(_UNROUTED, encoder="lavieid"),
     "router-given": Variant(encoder="lavieid"),
+    "strong-diffusion-given": Variant(_STRONG, encoder="lavieid"),
+    "no-route-loss-given": Variant(_NO_ROUTES, encoder="lavieid"),
     "no-route-loss": Variant(_NO_ROUTES),
     "no-route-loss-slow": Variant(_NO_ROUTES, rate=0.3),
-    "strong-diffusion": Variant({"lambda_diff": 10.0}),  # eq. 1 is 14 to 38 times smaller here than eq. 5
-    "strong-diffusion-again": Variant({"lambda_diff": 10.0}, seed=1),
+    "strong-diffusion": Variant(_STRONG),
+    "strong-diffusion-again": Variant(_STRONG, seed=1),
+    "strong-diffusion-long": Variant(_STRONG, length=2),
     "background": Variant(router={"background": True}),
     "background-slow": Variant(router={"background": True}, rate=0.3),
     "middle": Variant({"block_idx": 3}),
     "last": Variant({"block_idx": -1}),
-    "tam": Variant(_GUIDED),
+    "tam": Variant(_GUIDED, behind="lavieid"),
+    "tam-long": Variant(_GUIDED, behind="lavieid", length=2),
     "tam-alone": Variant(_GUIDED),
-    "tam-one-step": Variant({"stage": "tam"}),
+    "tam-one-step": Variant({"stage": "tam"}, behind="lavieid"),
 }
 
 
@@ -186,10 +194,11 @@ def main() -> None:
         own = dict(adapters)  # which are saved
         given = () if variant.encoder is None else ("encoder",)
         trained = torch.nn.ModuleDict({part: adapter for part, adapter in own.items() if part not in given})
-        if name in ("tam", "tam-one-step"):
+        if variant.behind is not None:
+            folder = args.out / "adapters" / variant.behind
             adapters |= {
-                "router": LocalRouter.from_pretrained(args.out / "adapters/lavieid/router"),
-                "encoder": LocalFacialEncoder.from_pretrained(args.out / "adapters/lavieid/encoder"),
+                "router": LocalRouter.from_pretrained(folder / "router"),
+                "encoder": LocalFacialEncoder.from_pretrained(folder / "encoder"),
             }
         for adapter in adapters.values():
             adapter.to(device).train().requires_grad_(False)
@@ -221,7 +230,7 @@ def main() -> None:
             return losses["loss"]
 
         rate = variant.rate * args.learning_rate
-        count = args.tam_steps if config.stage == "tam" else args.steps
+        count = variant.length * (args.tam_steps if config.stage == "tam" else args.steps)
         _, seconds = train(name, trained.parameters(), loss_of, None, rate, steps=count)
         report = {
             "steps": count,
