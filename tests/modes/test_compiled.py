@@ -96,6 +96,22 @@ def test_one_graph_for_several_identities(rig, what):
 
 
 @pytest.mark.parametrize("what", [WHOLE, *BLOCKS])
+def test_an_identity_that_is_set_again_brings_changed_weights_without_another_graph(rig, what):
+    counter, eager, router = CompileCounter(), rig.make(), tiny.router()
+    model = compiled(rig, rig.make(), what, counter)
+    with rig.attach(model, router) as handle, rig.attach(eager, router):
+        before, graphs = rig.forward(model), counter.frame_count
+        with torch.no_grad():
+            for parameter in router.parameters():
+                parameter.mul_(1.5)
+        handle.set_tokens(tiny.tokens())
+        after = rig.forward(model)
+        assert not torch.allclose(after, before)
+        torch.testing.assert_close(after, rig.forward(eager))
+        assert counter.frame_count == graphs
+
+
+@pytest.mark.parametrize("what", [WHOLE, *BLOCKS])
 def test_a_host_that_has_been_compiled_is_attached_to_and_detached_from(rig, what):
     counter = CompileCounter()
     model = compiled(rig, rig.make(), what, counter)
