@@ -42,6 +42,7 @@ class LaVieID(Attachment):
     end = delegated(lambda self: self._need_handle(), RouterHandle, "end")
     chunks = delegated(lambda self: self._refiner, Refiner, "chunks")
     beta = delegated(lambda self: self._refiner, Refiner, "beta")
+    mirror_first = delegated(lambda self: self._refiner, Refiner, "mirror_first")
 
     def __init__(self, pipe, adapters: Mapping[str, Adapter], metadata: Metadata, kind: VideoPipeline):
         self.pipe, self.metadata = pipe, metadata
@@ -276,7 +277,7 @@ class LaVieID(Attachment):
         if self.tam is not None:
             lines.append(
                 f"  tam: {self.tam.num_parameters() / 1e6:.1f} M parameters before the VAE decodes, {self.chunks} "
-                f"chunks, beta {self.beta:g}"
+                f"chunks, beta {self.beta:g}{', first chunk mirrored' * self.mirror_first}"
             )
         return "\n".join(lines)
 

@@ -34,7 +34,9 @@ class Refiner:
         self._put_on = contextlib.ExitStack()
         self._mark = uuid.uuid4().hex
         self._decoders: list[nn.Module] = []
-        self._chunks, self._beta = (4, 0.2) if tam is None else (tam.config.chunks, tam.config.beta)
+        self._chunks, self._beta, self._mirror_first = 4, 0.2, False
+        if tam is not None:
+            self._chunks, self._beta, self._mirror_first = tam.config.chunks, tam.config.beta, tam.config.mirror_first
 
     @property
     def chunks(self) -> int:
@@ -55,6 +57,15 @@ class Refiner:
     @beta.setter
     def beta(self, value: float) -> None:
         self._beta = finite("beta", value)
+
+    @property
+    def mirror_first(self) -> bool:
+        """Whether TAM refines the first chunk as well, behind its mirror image."""
+        return self._mirror_first
+
+    @mirror_first.setter
+    def mirror_first(self, value: bool) -> None:
+        self._mirror_first = bool(value)
 
     def put_on(self) -> None:
         """Let TAM refine what the pipeline decodes, if there is a TAM."""
@@ -129,7 +140,7 @@ class Refiner:
             self.tam.to(latents.device)
             try:
                 chunks = min(self.chunks, latents.shape[layout.index("f")])
-                refined = self.tam.refine(latents, chunks, self.beta, layout)
+                refined = self.tam.refine(latents, chunks, self.beta, layout, mirror_first=self.mirror_first)
             finally:
                 if rest != latents.device:
                     self.tam.to("cpu")

@@ -20,8 +20,8 @@ LAYOUTS = ("bfchw", "bcfhw")
 class TAM(Adapter):
     """c*_k = c_k + beta · b_k with b_k = phi(psi(c*_(k-1)), c_k) (eq. 4), on patchified latents.
 
-    The first chunk has no predecessor and passes unchanged. Each later one is preceded by the last refined frame of the
-    one before, which is dropped from the output.
+    The first chunk has no predecessor and passes unchanged, unless `mirror_first`. Each later one is preceded by the
+    last refined frame of the one before, which is dropped from the output.
 
     Args:
         latent_channels: Channels of the latents.
@@ -32,6 +32,8 @@ class TAM(Adapter):
         chunks: Number K of chunks.
         beta: Strength of the correction.
         layout: Order of the latents' axes, "bfchw" (CogVideoX) or "bcfhw" (most others).
+        mirror_first: Refine the first chunk as well, as if its own frames in reverse had come before it. Not in the
+            paper: there is no border then between what is refined and what is not (see benchmarks/README.md).
     """
 
     presets = {  # noqa: RUF012
@@ -51,6 +53,7 @@ class TAM(Adapter):
         chunks: int = 4,
         beta: float = 0.2,
         layout: str = "bfchw",
+        mirror_first: bool = False,
     ):
         super().__init__()
         sizes = {"patch_size": patch_size, "num_layers": num_layers, "num_heads": num_heads, "chunks": chunks}
@@ -78,6 +81,7 @@ class TAM(Adapter):
         beta: float | None = None,
         layout: str | None = None,
         previous: Tensor | None = None,
+        mirror_first: bool | None = None,
     ) -> Tensor:
         """Correct denoised latents; `forward` without gradients, and latents that are not finite are refused.
 
@@ -90,6 +94,8 @@ class TAM(Adapter):
             previous: The last refined chunk of the clip before: then the first chunk has a predecessor, and is refined
                 as well. What psi sees of it are its output frames; `stream`, which also keeps the frame that is dropped
                 from the output, continues a clip exactly.
+            mirror_first: Whether a first chunk without `previous` is refined behind its mirror image. The config's if
+                None.
 
         Returns:
             Refined latents, of the shape and dtype of `latents`.
@@ -100,7 +106,7 @@ class TAM(Adapter):
         self._check(latents, layout, require_finite=True)
         if previous is not None:
             self._check(previous, layout, require_finite=True)
-        return self(latents, chunks, beta, layout, previous)
+        return self(latents, chunks, beta, layout, previous, mirror_first)
 
     def forward(
         self,
@@ -109,6 +115,7 @@ class TAM(Adapter):
         beta: float | None = None,
         layout: str | None = None,
         previous: Tensor | None = None,
+        mirror_first: bool | None = None,
     ) -> Tensor:
         """Eq. 4, differentiable. Arguments, return and errors as in `refine`."""
         frame_axis = self._check(latents, layout)
@@ -119,7 +126,7 @@ class TAM(Adapter):
         if not 1 <= chunks <= num_frames:
             raise ValueError(f"chunks is {chunks}, but {num_frames} latent frames can be split into 1 to {num_frames}.")
         parts = torch.tensor_split(latents, chunks, dim=frame_axis)
-        return torch.cat(list(self._refined(parts, beta, frame_axis, previous)), dim=frame_axis)
+        return torch.cat(list(self._refined(parts, beta, frame_axis, previous, mirror_first)), dim=frame_axis)
 
     @torch.no_grad()
     def stream(
@@ -128,6 +135,7 @@ class TAM(Adapter):
         beta: float | None = None,
         layout: str | None = None,
         previous: Tensor | None = None,
+        mirror_first: bool | None = None,
     ) -> Iterator[Tensor]:
         """Refine latent chunks as they come; only the chunk before is kept, so a clip may be of any length.
 
@@ -145,19 +153,27 @@ class TAM(Adapter):
             self._check(previous, layout, require_finite=True)
         frame_axis = (self.config.layout if layout is None else layout).find("f")
         checked = (c for c in chunks if self._check(c, layout, require_finite=True))
-        yield from self._refined(checked, beta, frame_axis, previous)
+        yield from self._refined(checked, beta, frame_axis, previous, mirror_first)
 
     def _refined(
-        self, chunks: Iterable[Tensor], beta: float | None, frame_axis: int, previous: Tensor | None
+        self,
+        chunks: Iterable[Tensor],
+        beta: float | None,
+        frame_axis: int,
+        previous: Tensor | None,
+        mirror_first: bool | None,
     ) -> Iterator[Tensor]:
         """Eq. 4 on chunks and a predecessor that have been checked."""
         beta = self.config.beta if beta is None else beta
         finite("beta", beta)
+        mirror_first = self.config.mirror_first if mirror_first is None else mirror_first
         context = None  # c*_(k-1), (b, f, c, h, w): its last frame is what precedes the next chunk
         if previous is not None:
             context = previous.movedim(frame_axis, 1)
         for chunk in chunks:
             current = chunk.movedim(frame_axis, 1)
+            if context is None and mirror_first:
+                context = current.flip(1)
             if context is not None and beta != 0:
                 _check_same_clip(current, context)
                 current = torch.cat([context[:, -1:], current], dim=1)

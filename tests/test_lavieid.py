@@ -117,6 +117,14 @@ def test_tam_gets_the_latents_of_the_vaes_normalised_space(pipe, adapters):
         torch.testing.assert_close(frames, pipe.video_processor.postprocess_video(decoded, output_type="pt"))
         assert lavieid.handle is None
 
+        assert not lavieid.mirror_first
+        lavieid.mirror_first = True
+        assert "first chunk mirrored" in repr(lavieid)
+        mirrored = adapters["tam"].refine(latents, chunks=3, mirror_first=True)
+        assert not torch.equal(mirrored, refined)
+        decoded = CogVideoXPipeline.decode_latents(pipe, mirrored)
+        torch.testing.assert_close(generate(pipe), pipe.video_processor.postprocess_video(decoded, output_type="pt"))
+
 
 def test_padding_frames_are_cut_before_tam():
     pipe, _ = build(patch_size_t=2, patch_bias=False)  # CogVideoX 1.5

@@ -86,6 +86,31 @@ def test_thirteen_frames_are_four_three_three_three_and_the_first_chunk_passes_u
     assert (change[4:] > 0).all()
 
 
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_with_mirror_first_the_first_chunk_follows_its_frames_in_reverse(chunks):
+    tam, latents = tiny.tam(), tiny.latents(2, 13, 4, 8, 12)
+    first = latents.tensor_split(chunks, dim=1)[0]
+    out = tam.refine(latents, chunks, mirror_first=True)
+    change = (out - tam.refine(latents, chunks)).abs().amax(dim=(0, 2, 3, 4))
+    assert (change > 0).all()
+    assert torch.equal(out, tam.refine(latents, chunks, previous=first.flip(1)))
+    assert torch.equal(torch.cat(list(tam.stream(latents.tensor_split(chunks, 1), mirror_first=True)), dim=1), out)
+    assert torch.equal(tam.refine(latents.movedim(1, 2), chunks, layout="bcfhw", mirror_first=True).movedim(2, 1), out)
+    assert torch.equal(tam.refine(latents, chunks, beta=0, mirror_first=True), latents)
+    given = tiny.latents(2, 3, 4, 8, 12) + 1
+    behind = tam.refine(latents, chunks, previous=given)
+    assert torch.equal(tam.refine(latents, chunks, previous=given, mirror_first=True), behind)
+
+
+def test_mirror_first_is_kept_with_the_weights_and_can_be_overruled(tmp_path):
+    latents = tiny.latents()
+    tam = tiny.tam(mirror_first=True)
+    tam.save_pretrained(tmp_path)
+    again = TAM.from_pretrained(tmp_path)
+    assert torch.equal(again.refine(latents), tam.refine(latents, mirror_first=True))
+    assert torch.equal(again.refine(latents, mirror_first=False)[:, :4], latents[:, :4])
+
+
 def test_no_frame_changes_when_a_frame_of_a_later_chunk_does():
     tam, latents = tiny.tam(), tiny.latents()
     before, starts = tam.refine(latents, chunks=4), [0, 4, 7, 10, 13]

@@ -15,6 +15,7 @@ import argparse
 import re
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from compared import LiteralRouter, UnroutedAttention
@@ -33,55 +34,78 @@ from lavieid_adapters.puppets.person import EVALUATION_PEOPLE, STYLES, People, p
 from lavieid_adapters.puppets.reading import reading_parts
 from lavieid_adapters.puppets.world import draw_photos
 
-PROMPTS, SEEDS = 4, 2  # of each person
 _PHOTO_SEED, _CLIP_SEED = 1 << 45, 1 << 44  # of which nothing was drawn for any training
 _GUIDANCE = 4.0
 _SECOND_CHUNK = 9  # the first frame of what TAM changes: the first 3 of 9 latent frames are its first chunk
 
-# Of each row: the latents it begins with, and if TAM refines them, which one, and its number of chunks.
+
+class Row(NamedTuple):
+    """How the videos of a row come about.
+
+    Attributes:
+        latents: The adapters that make the latents, the base alone, or clips that were drawn.
+        tam: Which one refines them, if any does.
+        chunks: In which it does so.
+        mirror_first: Whether it refines the first chunk as well.
+    """
+
+    latents: str
+    tam: str | None = None
+    chunks: int = 4
+    mirror_first: bool = False
+
+
 ROWS = {
-    "base": ("base", None, None),
-    "unrouted": ("unrouted", None, None),
-    "unrouted, learning rate / 3": ("unrouted-slow", None, None),
-    "unrouted, learning rate / 10": ("unrouted-slower", None, None),
-    "unrouted, on LaVieID's encoder": ("unrouted-given", None, None),
-    "router, on LaVieID's encoder": ("router-given", None, None),
-    "router without L_route, on LaVieID's encoder": ("no-route-loss-given", None, None),
-    "router, lambda_diff = 10, on LaVieID's encoder": ("strong-diffusion-given", None, None),
-    "router": ("lavieid", None, None),
-    "router, trained again": ("lavieid-again", None, None),
-    "TAM": ("base", "tam-alone", 4),
-    "LaVieID": ("lavieid", "tam", 4),
-    "LaVieID's TAM on the base": ("base", "tam", 4),
-    "router, eqs. 2 and 3 as printed": ("literal", None, None),
-    "router without L_route": ("no-route-loss", None, None),
-    "router without L_route, learning rate / 3": ("no-route-loss-slow", None, None),
-    "router, lambda_diff = 10": ("strong-diffusion", None, None),
-    "router, lambda_diff = 10, trained again": ("strong-diffusion-again", None, None),
-    "router, lambda_diff = 10, twice as long": ("strong-diffusion-long", None, None),
-    "lambda_diff = 10, LaVieID's TAM": ("strong-diffusion", "tam", 4),
-    "lambda_diff = 10, twice as long, LaVieID's TAM": ("strong-diffusion-long", "tam", 4),
-    "router with a background route": ("background", None, None),
-    "router with a background route, learning rate / 3": ("background-slow", None, None),
-    "router after the middle block": ("middle", None, None),
-    "router after the last block": ("last", None, None),
-    "LaVieID, TAM trained on one step": ("lavieid", "tam-one-step", 4),
-    "LaVieID, TAM trained twice as long": ("lavieid", "tam-long", 4),
-    "LaVieID, K = 1 (TAM rests)": ("lavieid", "tam", 1),
-    "LaVieID, K = 2 (trained with 4)": ("lavieid", "tam", 2),
-    "LaVieID, K = 8 (trained with 4)": ("lavieid", "tam", 8),
-    "real clips through the VAE": ("drawn", None, None),
+    "base": Row("base"),
+    "unrouted, on LaVieID's encoder": Row("unrouted-given"),
+    "router": Row("lavieid"),
+    "TAM": Row("base", "tam-alone"),
+    "LaVieID": Row("lavieid", "tam"),
+    "router, trained again": Row("lavieid-again"),
+    "router, on LaVieID's encoder": Row("router-given"),
+    "router, lambda_diff = 10, on LaVieID's encoder": Row("strong-diffusion-given"),
+    "router without L_route, on LaVieID's encoder": Row("no-route-loss-given"),
+    "unrouted": Row("unrouted"),
+    "unrouted, learning rate / 3": Row("unrouted-slow"),
+    "unrouted, learning rate / 10": Row("unrouted-slower"),
+    "router without L_route": Row("no-route-loss"),
+    "router without L_route, learning rate / 3": Row("no-route-loss-slow"),
+    "router, lambda_diff = 10": Row("strong-diffusion"),
+    "router, lambda_diff = 10, trained again": Row("strong-diffusion-again"),
+    "router, lambda_diff = 10, twice as long": Row("strong-diffusion-long"),
+    "lambda_diff = 10, LaVieID's TAM": Row("strong-diffusion", "tam"),
+    "router with a background route": Row("background"),
+    "router with a background route, learning rate / 3": Row("background-slow"),
+    "router after the middle block": Row("middle"),
+    "router after the last block": Row("last"),
+    "router, eqs. 2 and 3 as printed": Row("literal"),
+    "LaVieID's TAM on the base": Row("base", "tam"),
+    "LaVieID, TAM trained on one step": Row("lavieid", "tam-one-step"),
+    "LaVieID, TAM trained twice as long": Row("lavieid", "tam-long"),
+    "LaVieID, K = 1 (TAM rests)": Row("lavieid", "tam", 1),
+    "LaVieID, K = 2 (trained with 4)": Row("lavieid", "tam", 2),
+    "LaVieID, K = 8 (trained with 4)": Row("lavieid", "tam", 8),
+    "LaVieID, mirror_first": Row("lavieid", "tam", mirror_first=True),
+    "as shipped: lambda_diff = 10, LaVieID's TAM, mirror_first": Row("strong-diffusion", "tam", mirror_first=True),
+    "real clips through the VAE": Row("drawn"),
 }
 
 
-def questions(crowd: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of each video of a crowd the person's number, the prompt (n, 3) and the seed."""
-    count = crowd * PROMPTS * SEEDS
-    person = torch.arange(count) // (PROMPTS * SEEDS)
+class Questions(NamedTuple):
+    """What is asked of each row: of n videos the person's number (n,), the prompt (n, 3), and the seed (n,)."""
+
+    person: torch.Tensor
+    prompts: torch.Tensor
+    seeds: torch.Tensor
+
+
+def questions(crowd: int, prompts: int, seeds: int) -> Questions:
+    """So many prompts for each person of a crowd, and so many seeds for each of these."""
+    count = crowd * prompts * seeds
     generator = torch.Generator().manual_seed(0)
     sizes = torch.tensor([len(SCENES), len(MOTIONS), len(EXPRESSIONS)])
-    prompts = (torch.rand(count // SEEDS, 3, generator=generator) * sizes).long().repeat_interleave(SEEDS, dim=0)
-    return person, prompts, torch.arange(count)
+    drawn = (torch.rand(count // seeds, 3, generator=generator) * sizes).long().repeat_interleave(seeds, dim=0)
+    return Questions(torch.arange(count) // (prompts * seeds), drawn, torch.arange(count))
 
 
 def photos_of(crowd: People) -> torch.Tensor:
@@ -100,7 +124,9 @@ def read_references(out: Path, photos: torch.Tensor, device: torch.device) -> li
 
 
 @torch.no_grad()
-def sample(pipe, kind: str, out: Path, references: list, crowd: People, batch: int, steps: int) -> torch.Tensor:
+def sample(
+    pipe, kind: str, out: Path, references: list, crowd: People, asked: Questions, batch: int, steps: int
+) -> torch.Tensor:
     """Latents (n, f, c, h, w) of all questions about a crowd from the base with one kind of conditioning."""
     device, handle = pipe.device, None
     if kind not in ("base", "drawn"):
@@ -118,7 +144,7 @@ def sample(pipe, kind: str, out: Path, references: list, crowd: People, batch: i
             encoder(f.id_embeds.to(device), [h[None].to(device) for h in f.vit_hidden_states]) for f in references
         ])  # fmt: skip
         mask = torch.stack([f.mask for f in references]).to(device)
-    person, prompts, seeds = questions(len(crowd))
+    person, prompts, seeds = asked
     if kind == "drawn":
         shown = crowd[person.to(device)]
         parts = encode_clips(pipe.vae, shown, (seeds + _CLIP_SEED).to(device), prompts.to(device))
@@ -146,7 +172,9 @@ def decode(pipe, latents: torch.Tensor) -> torch.Tensor:
     return torch.cat([from_vae(pipe.decode_latents(part)).cpu() for part in parts])
 
 
-def figures_of(verdict: Verdict, video: torch.Tensor, own: torch.Tensor, shown: People) -> dict[str, torch.Tensor]:
+def figures_of(
+    verdict: Verdict, video: torch.Tensor, own: torch.Tensor, shown: People, prompts: torch.Tensor
+) -> dict[str, torch.Tensor]:
     """The figures of each video, (n,) each.
 
     Args:
@@ -154,8 +182,8 @@ def figures_of(verdict: Verdict, video: torch.Tensor, own: torch.Tensor, shown: 
         video: (n, f, 3, h, w), uint8.
         own: Embedding of each video's reference, (n, d).
         shown: Whom each video should show, on the CPU.
+        prompts: What each was asked to show, (n, 3).
     """
-    _, prompts, _ = questions(len(shown) // (PROMPTS * SEEDS))
     right = (verdict.prompts == prompts).float()
     errors = verdict.component_errors(shown)
     counted = (verdict.visible & verdict.face[..., None])[..., STYLE_COMPONENT_OF]
@@ -181,7 +209,8 @@ def figures_of(verdict: Verdict, video: torch.Tensor, own: torch.Tensor, shown: 
 
 def lacking(out: Path, row: str) -> list[str]:
     """The trained adapters that a row needs and a folder of results has not."""
-    parts = {"lavieid" if part == "literal" else part for part in ROWS[row][:2]} - {None, "base", "drawn"}
+    wanted = {ROWS[row].latents, ROWS[row].tam} - {None, "base", "drawn"}
+    parts = {"lavieid" if part == "literal" else part for part in wanted}
     return sorted(part for part in parts if not (out / "adapters" / part / "report.json").is_file())
 
 
@@ -201,29 +230,32 @@ def judge_rows(args: argparse.Namespace, folder: Path) -> None:
     pipe.set_progress_bar_config(disable=True)
     judges = Judges.from_pretrained(args.out).to(device)
     crowd = people(torch.tensor(list(EVALUATION_PEOPLE[: args.people])), device)
-    person, _, _ = questions(len(crowd))
+    asked = questions(len(crowd), args.prompts, args.seeds)
     photos = photos_of(crowd)
     references = read_references(args.out, photos, device)
-    own, shown = judges.embed(photos).cpu()[person], crowd.to("cpu")[person]
+    own, shown = judges.embed(photos).cpu()[asked.person], crowd.to("cpu")[asked.person]
     latents: dict[str, torch.Tensor] = {}
-    for name in sorted(missing, key=lambda name: ROWS[name][0]):  # rows of the same latents together
-        kind, refined_by, chunks = ROWS[name]
-        begin = time.perf_counter()
-        if kind not in latents:
-            latents = {kind: sample(pipe, kind, args.out, references, crowd, args.batch, args.steps)}
-        made = latents[kind]
-        if refined_by is not None:
-            tam = TAM.from_pretrained(args.out / "adapters" / refined_by / "tam").to(device)
-            made = torch.cat([tam.refine(part, chunks) for part in made.split(64)])
+    for name in sorted(missing, key=lambda name: ROWS[name].latents):  # rows of the same latents together
+        row, begin = ROWS[name], time.perf_counter()
+        if row.latents not in latents:
+            made = sample(pipe, row.latents, args.out, references, crowd, asked, args.batch, args.steps)
+            latents = {row.latents: made}
+        made = latents[row.latents]
+        if row.tam is not None:
+            tam = TAM.from_pretrained(args.out / "adapters" / row.tam / "tam").to(device)
+            made = torch.cat([tam.refine(part, row.chunks, mirror_first=row.mirror_first) for part in made.split(64)])
         video = decode(pipe, made)
         verdict = judges.judge(video).to("cpu")
-        kept = figures_of(verdict, video, own, shown)
+        kept = figures_of(verdict, video, own, shown, asked.prompts)
         report = {
-            "settings": {"people": len(crowd), "steps": args.steps, "guidance": _GUIDANCE},
+            "settings": {
+                "people": len(crowd), "prompts": args.prompts, "seeds": args.seeds, "steps": args.steps,
+                "guidance": _GUIDANCE,
+            },
             "figures": kept,
             "features": torch.cat([verdict.subject, verdict.background], dim=-1).mean(dim=1),
-            "video": video[:: PROMPTS * SEEDS][:12, ::8].clone(),
-        }
+            "video": video[:: args.prompts * args.seeds][:12, ::8].clone(),
+        }  # fmt: skip
         torch.save(report, file_of(folder, name))
         print(f"{name}: FaceSim {kept['FaceSim'].mean():.4f}, {time.perf_counter() - begin:.1f} s", flush=True)
 
@@ -251,6 +283,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the stages' results")
     parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", help="; ".join(ROWS))
     parser.add_argument("--people", type=int, default=len(EVALUATION_PEOPLE), help="how many of the 64")
+    parser.add_argument("--prompts", type=int, default=4, help="for each person")
+    parser.add_argument("--seeds", type=int, default=2, help="for each prompt")
     parser.add_argument("--batch", type=int, default=64, help="videos at a time")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--device", default="cuda")

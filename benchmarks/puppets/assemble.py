@@ -16,7 +16,8 @@ from lavieid_adapters.aside import written_aside
 from lavieid_adapters.folder import Metadata, save_folder
 
 _MOST, _LARGEST = 25e6, 16e6  # bytes altogether, and of a file
-_ROUTER = "strong-diffusion"  # the variant that shows a person best
+_ROUTER = "strong-diffusion"  # the variant that shows a person best, and
+_MIRROR_FIRST = True  # TAM's setting that makes calmer videos of it
 
 
 def main() -> None:
@@ -37,11 +38,13 @@ def put_together(out: Path, to: Path) -> None:
     """Write the base, its adapters, and the networks that see and judge."""
     load_base(out, torch.device("cpu"), torch.float16).save_pretrained(to)
     adapters = out / "adapters"
+    tam = TAM.from_pretrained(adapters / "tam/tam").half()
+    tam.register_to_config(mirror_first=_MIRROR_FIRST)
     save_folder(
         {
             "router": LocalRouter.from_pretrained(adapters / _ROUTER / "router").half(),
             "encoder": LocalFacialEncoder.from_pretrained(adapters / _ROUTER / "encoder").half(),
-            "tam": TAM.from_pretrained(adapters / "tam/tam").half(),
+            "tam": tam,
         },
         to / "lavieid",
         Metadata("lavieid_adapters.puppets"),
