@@ -179,7 +179,9 @@ class Watch:
     def __init__(self, pipe, lavieid):
         self.forwards, self.clips = [], []
         refine = lavieid.tam.refine
-        lavieid.tam.refine = lambda latents, *args: self.clips.append(latents) or refine(latents, *args)
+        lavieid.tam.refine = lambda latents, *args, **options: (
+            self.clips.append(latents) or refine(latents, *args, **options)
+        )
         for handle in lavieid.handles:
             before = handle.observer.before
             handle.observer.before = functools.partial(self.note, handle, before)
@@ -236,7 +238,7 @@ def test_every_pipeline(build):
 def check_what_is_decoded(pipe, call, plain: list[Tensor]) -> None:
     """Of normalised latents l, a TAM that makes them 2 l + 1 has the VAE get what the pipeline makes of 2 l + 1."""
     with given_to_decoders(pipe) as refined, attach_lavieid(pipe, {"tam": fitting(pipe)["tam"]}) as lavieid:
-        lavieid.tam.refine = lambda latents, *_: 2 * latents + 1
+        lavieid.tam.refine = lambda latents, *_, **__: 2 * latents + 1
         generate(pipe, call)
     assert len(refined) == len(plain) >= 1
     for one, other in list(zip(plain, refined, strict=True))[: 1 if type(pipe).__name__ in CONTINUED else None]:
