@@ -32,8 +32,9 @@ class TAM(Adapter):
         chunks: Number K of chunks.
         beta: Strength of the correction.
         layout: Order of the latents' axes, "bfchw" (CogVideoX) or "bcfhw" (most others).
-        mirror_first: Refine the first chunk as well, as if its own frames in reverse had come before it. Not in the
-            paper: there is no border then between what is refined and what is not (see benchmarks/README.md).
+        mirror_first: Refine the first chunk as well, in training, too, as if its own frames in reverse had come before
+            it. Not in the paper: there is no step then between what is refined and what is not (see
+            benchmarks/README.md), but neither a single chunk nor the given picture of image-to-video is left as it was.
     """
 
     presets = {  # noqa: RUF012
