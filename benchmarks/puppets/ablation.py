@@ -5,14 +5,14 @@
 
 By default the rows are those whose adapters are there. Each makes a video of each of 64 unseen people
 (`EVALUATION_PEOPLE`), to 4 prompts, from 2 seeds; the same for all rows. Variants of the router are compared without
-TAM, which would act alike on all of them. DIR/ablation keeps what was judged of each row, and the tables are made of
-all that are there. Each variant is one training: differences within what another training would change are none.
+TAM, which would act alike on all of them. What was judged of each row is kept in DIR/ablation, or where `--to` says,
+and the tables are made of all that are there. Each variant is one training: differences within what another training
+would change are none.
 """
 
 # n videos · f frames · m components · d channels
 
 import argparse
-import re
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ import torch
 from compared import LiteralRouter, UnroutedAttention
 from figures import STYLE_COMPONENT_OF
 from pixels import from_vae
+from rows import ROWS, file_of, lacking, read_rows
 from samples import encode_clips
 from tables import tables
 from train_adapters import VARIANTS, load_base
@@ -36,59 +37,7 @@ from lavieid_adapters.puppets.world import draw_photos
 
 _PHOTO_SEED, _CLIP_SEED = 1 << 45, 1 << 44  # of which nothing was drawn for any training
 _GUIDANCE = 4.0
-_SECOND_CHUNK = 9  # the first frame of what TAM changes: the first 3 of 9 latent frames are its first chunk
-
-
-class Row(NamedTuple):
-    """How the videos of a row come about.
-
-    Attributes:
-        latents: The adapters that make the latents, the base alone, or clips that were drawn.
-        tam: Which one refines them, if any does.
-        chunks: In which it does so.
-        mirror_first: Whether it refines the first chunk as well.
-    """
-
-    latents: str
-    tam: str | None = None
-    chunks: int = 4
-    mirror_first: bool = False
-
-
-ROWS = {
-    "base": Row("base"),
-    "unrouted, on LaVieID's encoder": Row("unrouted-given"),
-    "router": Row("lavieid"),
-    "TAM": Row("base", "tam-alone"),
-    "LaVieID": Row("lavieid", "tam"),
-    "router, trained again": Row("lavieid-again"),
-    "router, on LaVieID's encoder": Row("router-given"),
-    "router, lambda_diff = 10, on LaVieID's encoder": Row("strong-diffusion-given"),
-    "router without L_route, on LaVieID's encoder": Row("no-route-loss-given"),
-    "unrouted": Row("unrouted"),
-    "unrouted, learning rate / 3": Row("unrouted-slow"),
-    "unrouted, learning rate / 10": Row("unrouted-slower"),
-    "router without L_route": Row("no-route-loss"),
-    "router without L_route, learning rate / 3": Row("no-route-loss-slow"),
-    "router, lambda_diff = 10": Row("strong-diffusion"),
-    "router, lambda_diff = 10, trained again": Row("strong-diffusion-again"),
-    "router, lambda_diff = 10, twice as long": Row("strong-diffusion-long"),
-    "lambda_diff = 10, LaVieID's TAM": Row("strong-diffusion", "tam"),
-    "router with a background route": Row("background"),
-    "router with a background route, learning rate / 3": Row("background-slow"),
-    "router after the middle block": Row("middle"),
-    "router after the last block": Row("last"),
-    "router, eqs. 2 and 3 as printed": Row("literal"),
-    "LaVieID's TAM on the base": Row("base", "tam"),
-    "LaVieID, TAM trained on one step": Row("lavieid", "tam-one-step"),
-    "LaVieID, TAM trained twice as long": Row("lavieid", "tam-long"),
-    "LaVieID, K = 1 (TAM rests)": Row("lavieid", "tam", 1),
-    "LaVieID, K = 2 (trained with 4)": Row("lavieid", "tam", 2),
-    "LaVieID, K = 8 (trained with 4)": Row("lavieid", "tam", 8),
-    "LaVieID, mirror_first": Row("lavieid", "tam", mirror_first=True),
-    "as shipped: lambda_diff = 10, LaVieID's TAM, mirror_first": Row("strong-diffusion", "tam", mirror_first=True),
-    "real clips through the VAE": Row("drawn"),
-}
+_SECOND_CHUNK = 9  # its first frame: the first of four chunks has 3 of 9 latent frames
 
 
 class Questions(NamedTuple):
@@ -125,15 +74,15 @@ def read_references(out: Path, photos: torch.Tensor, device: torch.device) -> li
 
 @torch.no_grad()
 def sample(
-    pipe, kind: str, out: Path, references: list, crowd: People, asked: Questions, batch: int, steps: int
+    pipe, source: str, out: Path, references: list, crowd: People, asked: Questions, batch: int, steps: int
 ) -> torch.Tensor:
-    """Latents (n, f, c, h, w) of all questions about a crowd from the base with one kind of conditioning."""
+    """Latents (n, f, c, h, w) of all questions about a crowd from the base with the conditioning of a row's source."""
     device, handle = pipe.device, None
-    if kind not in ("base", "drawn"):
-        name = "lavieid" if kind == "literal" else kind
+    if source not in ("base", "drawn"):
+        name = "lavieid" if source == "literal" else source
         cls = UnroutedAttention if VARIANTS[name].unrouted else LocalRouter
         router = cls.from_pretrained(out / "adapters" / name / "router")
-        if kind == "literal":
+        if source == "literal":
             weights = router.state_dict()
             router = LiteralRouter.from_config(router.config)
             router.load_state_dict(weights)
@@ -145,7 +94,7 @@ def sample(
         ])  # fmt: skip
         mask = torch.stack([f.mask for f in references]).to(device)
     person, prompts, seeds = asked
-    if kind == "drawn":
+    if source == "drawn":
         shown = crowd[person.to(device)]
         parts = encode_clips(pipe.vae, shown, (seeds + _CLIP_SEED).to(device), prompts.to(device))
         return torch.cat([latents for _, latents in parts])
@@ -166,10 +115,15 @@ def sample(
 
 
 @torch.no_grad()
-def decode(pipe, latents: torch.Tensor) -> torch.Tensor:
-    """Videos (n, f, 3, h, w), uint8, on the CPU."""
-    parts = latents.to(pipe.vae.dtype).split(16)
-    return torch.cat([from_vae(pipe.decode_latents(part)).cpu() for part in parts])
+def decode(pipe, latents: torch.Tensor, contrast: float) -> torch.Tensor:
+    """Videos (n, f, 3, h, w), uint8, on the CPU; `contrast` scales each frame's distance from its mean colour."""
+    videos = []
+    for part in latents.to(pipe.vae.dtype).split(16):
+        video = pipe.decode_latents(part)  # n 3 f h w
+        if contrast != 1:
+            video = torch.lerp(video.mean((-2, -1), keepdim=True), video, contrast)
+        videos.append(from_vae(video).cpu())
+    return torch.cat(videos)
 
 
 def figures_of(
@@ -197,6 +151,7 @@ def figures_of(
         "scene": right[:, 0],
         "motion": right[:, 1],
         "expression": right[:, 2],
+        "contrast": video.float().std((-2, -1)).mean((1, 2)),
         "no face": 1 - verdict.face.float().mean(dim=1),
         "subject later": temporal_consistency(verdict.subject[:, _SECOND_CHUNK:]),
         "background later": temporal_consistency(verdict.background[:, _SECOND_CHUNK:]),
@@ -205,13 +160,6 @@ def figures_of(
         **{f"{name} error": errors[:, i] for i, name in enumerate(FACIAL_COMPONENTS)},
         **{f"{name} seen": verdict.visible[..., i].float().mean(dim=1) for i, name in enumerate(FACIAL_COMPONENTS)},
     }
-
-
-def lacking(out: Path, row: str) -> list[str]:
-    """The trained adapters that a row needs and a folder of results has not."""
-    wanted = {ROWS[row].latents, ROWS[row].tam} - {None, "base", "drawn"}
-    parts = {"lavieid" if part == "literal" else part for part in wanted}
-    return sorted(part for part in parts if not (out / "adapters" / part / "report.json").is_file())
 
 
 @torch.no_grad()
@@ -226,56 +174,44 @@ def judge_rows(args: argparse.Namespace, folder: Path) -> None:
     elif any(missing.values()):
         parts = ", ".join(sorted(set().union(*missing.values())))
         raise FileNotFoundError(f"'{args.out / 'adapters'}' lacks {parts}: train them, or leave out the rows of them.")
+    crowd = people(torch.tensor(list(EVALUATION_PEOPLE[: args.people])), device)
+    settings = {
+        "people": len(crowd), "prompts": args.prompts, "seeds": args.seeds, "steps": args.steps, "guidance": _GUIDANCE,
+    }  # fmt: skip
+    for name, report in read_rows(folder).items():
+        if name not in missing and report["settings"] != settings:
+            raise ValueError(
+                f"'{folder}' has rows, such as {name!r}, of other settings, {report['settings']}, than {settings}: "
+                "give another folder with --to."
+            )
     pipe = load_base(args.out, device, dtype)
     pipe.set_progress_bar_config(disable=True)
     judges = Judges.from_pretrained(args.out).to(device)
-    crowd = people(torch.tensor(list(EVALUATION_PEOPLE[: args.people])), device)
     asked = questions(len(crowd), args.prompts, args.seeds)
     photos = photos_of(crowd)
     references = read_references(args.out, photos, device)
     own, shown = judges.embed(photos).cpu()[asked.person], crowd.to("cpu")[asked.person]
     latents: dict[str, torch.Tensor] = {}
-    for name in sorted(missing, key=lambda name: ROWS[name].latents):  # rows of the same latents together
+    for name in sorted(missing, key=lambda name: ROWS[name].source):  # rows of the same latents together
         row, begin = ROWS[name], time.perf_counter()
-        if row.latents not in latents:
-            made = sample(pipe, row.latents, args.out, references, crowd, asked, args.batch, args.steps)
-            latents = {row.latents: made}
-        made = latents[row.latents]
+        if row.source not in latents:
+            made = sample(pipe, row.source, args.out, references, crowd, asked, args.batch, args.steps)
+            latents = {row.source: made}
+        made = latents[row.source]
         if row.tam is not None:
             tam = TAM.from_pretrained(args.out / "adapters" / row.tam / "tam").to(device)
             made = torch.cat([tam.refine(part, row.chunks, mirror_first=row.mirror_first) for part in made.split(64)])
-        video = decode(pipe, made)
+        video = decode(pipe, made, row.contrast)
         verdict = judges.judge(video).to("cpu")
         kept = figures_of(verdict, video, own, shown, asked.prompts)
         report = {
-            "settings": {
-                "people": len(crowd), "prompts": args.prompts, "seeds": args.seeds, "steps": args.steps,
-                "guidance": _GUIDANCE,
-            },
+            "settings": settings,
             "figures": kept,
             "features": torch.cat([verdict.subject, verdict.background], dim=-1).mean(dim=1),
             "video": video[:: args.prompts * args.seeds][:12, ::8].clone(),
-        }  # fmt: skip
+        }
         torch.save(report, file_of(folder, name))
         print(f"{name}: FaceSim {kept['FaceSim'].mean():.4f}, {time.perf_counter() - begin:.1f} s", flush=True)
-
-
-def file_of(folder: Path, row: str) -> Path:
-    """Where a row is kept."""
-    return folder / f"{re.sub('[^A-Za-z0-9]+', '-', row).strip('-').lower()}.pt"
-
-
-def read_rows(folder: Path) -> dict[str, dict]:
-    """All rows that were judged.
-
-    Raises:
-        ValueError: If they were not made with the same settings.
-    """
-    rows = {name: torch.load(file_of(folder, name)) for name in ROWS if file_of(folder, name).is_file()}
-    settings = {name: report["settings"] for name, report in rows.items()}
-    if len({str(each) for each in settings.values()}) > 1:
-        raise ValueError(f"The rows in '{folder}' were made with different settings: {settings}. Make them anew.")
-    return rows
 
 
 def main() -> None:
@@ -288,9 +224,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="videos at a time")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--to", type=Path, help="folder of the rows")
     args = parser.parse_args()
-    folder = args.out / "ablation"
-    folder.mkdir(exist_ok=True)
+    folder = args.to or args.out / "ablation"
+    folder.mkdir(parents=True, exist_ok=True)
     judge_rows(args, folder)
     print(tables(read_rows(folder)), flush=True)
 

@@ -16,8 +16,8 @@ from lavieid_adapters.aside import written_aside
 from lavieid_adapters.folder import Metadata, save_folder
 
 _MOST, _LARGEST = 25e6, 16e6  # bytes altogether, and of a file
-_ROUTER = "strong-diffusion"  # the variant that shows a person best, and
-_MIRROR_FIRST = True  # TAM's setting that makes calmer videos of it
+_ROUTER = "strong-diffusion"  # the variant that shows a person best
+_MIRROR_FIRST = True  # leaves no step between TAM's first chunk and the next
 
 
 def main() -> None:

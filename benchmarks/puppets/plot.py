@@ -8,8 +8,9 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from ablation import photos_of, read_rows
+from ablation import photos_of
 from PIL import Image, ImageDraw, ImageFont
+from rows import read_rows
 from tables import interval_of
 
 from lavieid_adapters.puppets.person import EVALUATION_PEOPLE, people

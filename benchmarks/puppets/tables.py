@@ -3,16 +3,15 @@
 # n videos
 
 import torch
+from rows import AS_SHIPPED, LONG_TAM, PALER, REAL
 from torch import Tensor
 
 from lavieid_adapters.identity import FACIAL_COMPONENTS
 from lavieid_adapters.metrics import Interval, bootstrap_interval, frechet_distance
 
-REAL = "real clips through the VAE"
-AS_SHIPPED = "as shipped: lambda_diff = 10, LaVieID's TAM, mirror_first"
 _NOTHING = Interval(*[float("nan")] * 3)
-_TEMPORAL = ("subject", "subject later", "background", "background later", "second difference")
-# A row over another, of a figure; and by how much it should be larger, or be times as large.
+_TEMPORAL = ("subject", "subject later", "background", "background later", "second difference", "contrast")
+# A row beside another, of a figure.
 COMPARISONS = (
     ("FaceSim", "LaVieID", "unrouted"),
     ("FaceSim", "router", "unrouted"),
@@ -33,7 +32,7 @@ COMPARISONS = (
     ("FaceSim", "router, lambda_diff = 10", "router"),
     ("FaceSim", "router, lambda_diff = 10, trained again", "router, trained again"),
     ("FaceSim", "router, lambda_diff = 10, twice as long", "router, lambda_diff = 10"),
-    ("FaceSim", "lambda_diff = 10, LaVieID's TAM", "router, lambda_diff = 10"),
+    ("FaceSim", "lambda_diff = 10, LaVieID's TAM", "unrouted, on LaVieID's encoder"),
     ("FaceSim", "router with a background route", "router"),
     ("FaceSim", "router with a background route, learning rate / 3", "router"),
     ("FaceSim", "router after the middle block", "router"),
@@ -42,9 +41,19 @@ COMPARISONS = (
     *((figure, "TAM", "base") for figure in _TEMPORAL),
     *((figure, "LaVieID", "router") for figure in _TEMPORAL),
     *((figure, "LaVieID, TAM trained twice as long", "LaVieID") for figure in ("FaceSim", *_TEMPORAL)),
-    *((figure, "LaVieID, mirror_first", "router") for figure in ("FaceSim", *_TEMPORAL)),
-    *((figure, AS_SHIPPED, "lambda_diff = 10, LaVieID's TAM") for figure in ("FaceSim", *_TEMPORAL)),
-    *((figure, AS_SHIPPED, "router, lambda_diff = 10") for figure in ("FaceSim", *_TEMPORAL)),
+    *(
+        (figure, first, second)
+        for first, second in (
+            ("lambda_diff = 10, LaVieID's TAM", "router, lambda_diff = 10"),
+            (AS_SHIPPED, "router, lambda_diff = 10"),
+            (AS_SHIPPED, "lambda_diff = 10, LaVieID's TAM"),
+            (LONG_TAM, "router, lambda_diff = 10"),
+            (LONG_TAM, AS_SHIPPED),
+            (PALER, "router, lambda_diff = 10"),
+            (AS_SHIPPED, PALER),
+        )
+        for figure in ("FaceSim", *_TEMPORAL)
+    ),
     ("motion", "LaVieID", "base"),
     ("scene", "LaVieID", "base"),
 )
@@ -56,15 +65,15 @@ def tables(rows: dict[str, dict]) -> str:
     Args:
         rows: What was judged of each, as `ablation.py` keeps it.
     """
-    figures = next(iter(rows.values()))["figures"]
+    figures = list(dict.fromkeys(name for report in rows.values() for name in report["figures"]))
     parts = [[f for f in figures if not f.endswith(("error", "seen"))], [f for f in figures if f.endswith("error")]]
     parts.append([f for f in figures if f.endswith("seen")])
     text = [table(rows, names, distance=i == 0) for i, names in enumerate(parts)]
     lines = ["| | difference | ratio |", "| --- | --- | --- |"]
     for figure, first, second in COMPARISONS:
-        if first in rows and second in rows:
-            pair = (rows[name]["figures"][figure] for name in (first, second))
-            difference, ratio = paired(*pair, person_of(rows[first]))
+        both = [rows[name]["figures"] for name in (first, second) if name in rows]
+        if len(both) == 2 and all(figure in each for each in both):
+            difference, ratio = paired(*(each[figure] for each in both), person_of(rows[first]))
             lines.append(f"| {figure}: {first}, beside {second} | {shown(difference)} | {shown(ratio)} |")
     return "\n\n".join([*text, "\n".join(lines)])
 
@@ -76,7 +85,7 @@ def table(rows: dict[str, dict], names: list[str], distance: bool) -> str:
     lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
     for row, report in rows.items():
         cells = [interval_of(report, name) for name in names]
-        cells = [f"{i.mean:.3f} ± {(i.high - i.low) / 2:.3f}" for i in cells]
+        cells = ["–" if i is _NOTHING else f"{i.mean:.3f} ± {(i.high - i.low) / 2:.3f}" for i in cells]
         if distance:
             cells.append(frechet(report, rows.get(REAL)))
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
@@ -85,6 +94,8 @@ def table(rows: dict[str, dict], names: list[str], distance: bool) -> str:
 
 def interval_of(report: dict, name: str) -> Interval:
     """The mean of a figure with its interval, of the videos that have it; NaN if none has."""
+    if name not in report["figures"]:  # it was judged before there was such a figure
+        return _NOTHING
     values = report["figures"][name].double()
     seen = values.isfinite()
     if not seen.any():

@@ -50,7 +50,7 @@ class Variant:
         unrouted: Cross-attention of the same parameter count instead of the router.
         rate: Learning rate, of `--learning-rate`.
         encoder: The variant whose trained encoder it takes as it is; its own one if None.
-        behind: The variant whose router and encoder act where TAM learns; the base alone if None.
+        behind: The variant whose router and encoder act where a TAM learns; the base alone if None.
         seed: Of its first weights and its batches.
         length: Of its training, of `--steps` or `--tam-steps`.
     """
@@ -120,6 +120,14 @@ class Step(TrainingStep):
             return self.encoder(join_embeds(id_embedding, embeds), maps).float(), mask
 
 
+def check(variants: list[str], out: Path) -> None:
+    """Refuse a variant that wants another one's adapters, if these are neither there nor trained before it."""
+    for i, name in enumerate(variants):
+        for other in {VARIANTS[name].behind, VARIANTS[name].encoder} - {None, *variants[:i]}:
+            if not (out / "adapters" / other / "report.json").is_file():
+                raise FileNotFoundError(f"{name} wants the adapters of {other}: name {other} before it.")
+
+
 def load_transformer(out: Path, device: torch.device, dtype: torch.dtype) -> CogVideoXTransformer3DModel:
     """The trained transformer of a folder of results, frozen."""
     transformer = CogVideoXTransformer3DModel.from_pretrained(out / "base/transformer", dtype=dtype)
@@ -165,6 +173,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
+    check(args.variants, args.out)
     device = torch.device(args.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     pipe = load_base(args.out, device, dtype)

@@ -1,7 +1,9 @@
 """The scripts that train the drawn world's models: what they share with the package must be the package's."""
 
+import argparse
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +83,55 @@ def test_unrouted_attention_has_the_router_s_size_sees_no_hidden_component_and_s
     torch.testing.assert_close(UnroutedAttention.from_pretrained(tmp_path)(z, tokens, mask), steered)
     with pytest.raises(ValueError, match="not a LocalRouter"):
         LocalRouter.from_pretrained(tmp_path)
+
+
+def test_a_variant_is_refused_before_anything_is_drawn_if_it_wants_another_that_is_not_there(tmp_path):
+    from train_adapters import VARIANTS, check
+
+    check(["lavieid", "tam", "router-given"], tmp_path)
+    with pytest.raises(FileNotFoundError, match="tam wants the adapters of lavieid"):
+        check(["tam", "lavieid"], tmp_path)
+    folder = tmp_path / "adapters" / "lavieid"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text("{}")
+    check(["tam"], tmp_path)
+    assert {v.behind for v in VARIANTS.values()} | {v.encoder for v in VARIANTS.values()} <= {None, *VARIANTS}
+
+
+def test_every_row_is_of_trained_variants_and_every_comparison_of_rows():
+    from rows import ROWS, file_of
+    from tables import COMPARISONS
+    from train_adapters import VARIANTS
+
+    assert {row.source for row in ROWS.values()} <= {"base", "drawn", "literal", *VARIANTS}
+    assert {row.tam for row in ROWS.values()} <= {None, *VARIANTS}
+    assert {name for _, *pair in COMPARISONS for name in pair} <= set(ROWS)
+    assert len({file_of(Path(), name) for name in ROWS}) == len(ROWS)
+
+
+def test_rows_of_other_settings_are_not_mixed(tmp_path):
+    from ablation import judge_rows
+    from rows import REAL, file_of
+
+    kept = {"people": 2, "prompts": 4, "seeds": 2, "steps": 50, "guidance": 4.0}
+    torch.save({"settings": kept}, file_of(tmp_path, REAL))
+    asked = argparse.Namespace(out=tmp_path, rows=["base"], people=2, prompts=4, seeds=2, steps=20, device="cpu")
+    with pytest.raises(ValueError, match=r"other settings.*50.*20.*--to"):
+        judge_rows(asked, tmp_path)
+    assert not file_of(tmp_path, "base").exists()
+
+
+def test_a_figure_that_one_row_lacks_is_a_dash_and_not_compared():
+    from tables import tables
+
+    report = {"settings": {"people": 2}, "features": torch.zeros(4, 8)}
+    both = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    old = {**report, "figures": {"FaceSim": both}}
+    new = {**report, "figures": {"FaceSim": both + 0.1, "contrast": both}}
+    text = tables({"router": new, "TAM": old})
+    assert "| router | 0.350 ± 0.100 | 0.250 ± 0.100 |" in text
+    assert "| TAM | 0.250 ± 0.100 | – |" in text
+    assert "FaceSim: router, beside TAM | 0.100" in text
 
 
 @pytest.mark.slow
