@@ -24,7 +24,7 @@ NOISY, MIDDLE = 850, 500  # timesteps: of the first almost nothing is left but t
 LIKENESS = 0.1  # gain in cosine similarity
 OVERLAP = 0.3  # mean intersection over union of the routes with the true components; by chance about 0.08
 HAIR = 2.0  # how many times as much the hair changes as the eyes do
-CALM = 0.97  # flicker after TAM, of that before
+CALM = 0.97  # flicker after TAM, of that before; that TAM lowers the contrast is a part of it
 NEARER = 0.95  # squared distance to the true clip after TAM, of that before
 
 
