@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="videos at a time")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--to", type=Path, help="folder of the rows")
+    parser.add_argument("--to", type=Path, help="folder of the rows (DIR/ablation)")
     args = parser.parse_args()
     folder = args.to or args.out / "ablation"
     folder.mkdir(parents=True, exist_ok=True)
