@@ -120,9 +120,8 @@ def decode(pipe, latents: torch.Tensor, contrast: float) -> torch.Tensor:
     videos = []
     for part in latents.to(pipe.vae.dtype).split(16):
         video = pipe.decode_latents(part)  # n 3 f h w
-        if contrast != 1:
-            video = torch.lerp(video.mean((-2, -1), keepdim=True), video, contrast)
-        videos.append(from_vae(video).cpu())
+        mean = video.mean((-2, -1), keepdim=True)
+        videos.append(from_vae(torch.lerp(mean, video, contrast)).cpu())  # a factor of 1 gives the video to the bit
     return torch.cat(videos)
 
 

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from train_adapters import is_trained
 
 REAL = "real clips through the VAE"
-_STRONG = "lambda_diff = 10, LaVieID's TAM"
-AS_SHIPPED = f"as shipped: {_STRONG}, mirror_first"
-LONG_TAM = f"{_STRONG} trained twice as long, mirror_first"
-PALER = "router, lambda_diff = 10, at 0.92 of the contrast"
+STRONG = "router, lambda_diff = 10"
+STRONG_TAM = "lambda_diff = 10, LaVieID's TAM"
+AS_SHIPPED = f"as shipped: {STRONG_TAM}, mirror_first"
+LONG_TAM = f"{STRONG_TAM} trained twice as long, mirror_first"
+PALER = f"{STRONG}, at 0.92 of the contrast"
 
 
 class Row(NamedTuple):
@@ -46,10 +48,10 @@ ROWS = {
     "unrouted, learning rate / 10": Row("unrouted-slower"),
     "router without L_route": Row("no-route-loss"),
     "router without L_route, learning rate / 3": Row("no-route-loss-slow"),
-    "router, lambda_diff = 10": Row("strong-diffusion"),
+    STRONG: Row("strong-diffusion"),
     "router, lambda_diff = 10, trained again": Row("strong-diffusion-again"),
     "router, lambda_diff = 10, twice as long": Row("strong-diffusion-long"),
-    _STRONG: Row("strong-diffusion", "tam"),
+    STRONG_TAM: Row("strong-diffusion", "tam"),
     "router with a background route": Row("background"),
     "router with a background route, learning rate / 3": Row("background-slow"),
     "router after the middle block": Row("middle"),
@@ -63,7 +65,7 @@ ROWS = {
     "LaVieID, K = 8 (trained with 4)": Row("lavieid", "tam", 8),
     AS_SHIPPED: Row("strong-diffusion", "tam", mirror_first=True),
     LONG_TAM: Row("strong-diffusion", "tam-long", mirror_first=True),
-    PALER: Row("strong-diffusion", contrast=0.92),  # as much as the shipped TAM leaves
+    PALER: Row("strong-diffusion", contrast=0.92),  # about as much as the shipped TAM leaves
     REAL: Row("drawn"),
 }
 
@@ -72,7 +74,7 @@ def lacking(out: Path, row: str) -> list[str]:
     """The trained adapters that a row needs and a folder of results has not."""
     wanted = {ROWS[row].source, ROWS[row].tam} - {None, "base", "drawn"}
     parts = {"lavieid" if part == "literal" else part for part in wanted}
-    return sorted(part for part in parts if not (out / "adapters" / part / "report.json").is_file())
+    return sorted(part for part in parts if not is_trained(out, part))
 
 
 def file_of(folder: Path, row: str) -> Path:

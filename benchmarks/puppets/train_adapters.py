@@ -120,11 +120,16 @@ class Step(TrainingStep):
             return self.encoder(join_embeds(id_embedding, embeds), maps).float(), mask
 
 
+def is_trained(out: Path, variant: str) -> bool:
+    """Whether a variant's adapters are in a folder of results."""
+    return (out / "adapters" / variant / "report.json").is_file()  # which is written last
+
+
 def check(variants: list[str], out: Path) -> None:
     """Refuse a variant that wants another one's adapters, if these are neither there nor trained before it."""
     for i, name in enumerate(variants):
         for other in {VARIANTS[name].behind, VARIANTS[name].encoder} - {None, *variants[:i]}:
-            if not (out / "adapters" / other / "report.json").is_file():
+            if not is_trained(out, other):
                 raise FileNotFoundError(f"{name} wants the adapters of {other}: name {other} before it.")
 
 
