@@ -22,19 +22,46 @@ def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
+def module_name(path: Path) -> str:
+    """Dotted name of a file within the package; a folder's `__init__.py` has the folder's."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path, node: ast.stmt) -> set[str]:
+    """Names within the package that an import statement of a file may refer to: modules, or what is in them."""
+    if isinstance(node, ast.Import):
+        names = {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+        folder = ("lavieid_adapters", *path.relative_to(PACKAGE).parts[:-1])
+        base = folder[: len(folder) - node.level + 1] if node.level else ()
+        source = ".".join([*base, *([node.module] if node.module else [])])
+        names = {source} | {f"{source}.{alias.name}" for alias in node.names}
+    else:
+        names = set()
+    return {name.removeprefix("lavieid_adapters.") for name in names if name.startswith("lavieid_adapters.")}
+
+
 def imports() -> dict[str, set[str]]:
     """Module of the package → the modules of the package that it imports, those inside functions too."""
+    files = {module_name(path): path for path in PACKAGE.rglob("*.py")}
     graph = {}
-    for path in PACKAGE.rglob("*.py"):
-        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        graph[name] = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                graph[name] |= {node.module} if node.module else {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lavieid_adapters."):
-                graph[name].add(node.module.removeprefix("lavieid_adapters."))
-    names = set(graph)
-    return {name: {target for target in targets if target in names} for name, targets in graph.items()}
+    for name, path in files.items():
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        graph[name] = {target for node in nodes for target in imported(path, node)} & set(files) - {name}
+    return graph
+
+
+def test_relative_imports_are_resolved_from_their_own_folder():
+    path = PACKAGE / "puppets" / "reading.py"
+    for code, target in {
+        "from ..components import warp_map": "components",
+        "from .base import weights_folder": "puppets.base",
+        "from . import words": "puppets.words",
+        "from lavieid_adapters.puppets.sight import FaceNet": "puppets.sight",
+        "import lavieid_adapters.tam": "tam",
+    }.items():
+        assert target in imported(path, ast.parse(code).body[0]), code
 
 
 def test_importing_the_package_loads_one_file_and_nothing_heavy():
@@ -91,7 +118,7 @@ def test_the_package_says_that_it_is_typed():
 
 def test_imports_go_one_way():
     graph = imports()
-    assert graph["lavieid"] and graph["router"]  # the graph is not empty
+    assert graph["lavieid"] and graph["router"] and "components" in graph["puppets.reading"]  # it is not empty
     TopologicalSorter(graph).prepare()  # raises CycleError
     assert not [
         name for name, targets in graph.items() if targets & {"cli", "train"} and name not in ("cli", "__main__")
