@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from lavieid_adapters import FaceProcessor, IdentityReader, LocalFacialEncoder
-from lavieid_adapters.components import component_images
-from lavieid_adapters.face_models import BiSeNet
-from lavieid_adapters.photo import Photo
+from lavieid_adapters.faces.components import component_images
+from lavieid_adapters.faces.face_models import BiSeNet
+from lavieid_adapters.faces.photo import Photo
 
 FACE = (465, 266, 562, 416, 494, 320, 539, 332, 507, 361, 488, 372, 532, 377)  # box and landmarks in insightface's t1
 

@@ -12,7 +12,8 @@ from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.transformers.consisid_transformer_3d import LocalFacialExtractor, PerceiverCrossAttention
 from timing import copy_tb_s, machine, matmul_tflops, peak_gib, time_ms
 
-from lavieid_adapters import LocalRouter, attach, kernels
+from lavieid_adapters import LocalRouter, attach
+from lavieid_adapters.models import kernels
 
 BATCH, TOKENS, DIM, INNER = 2, 17550, 3072, 2048
 BF16 = {"device": "cuda", "dtype": torch.bfloat16}

@@ -3,8 +3,8 @@
     PYTHONPATH=examples python benchmarks/training_scaling.py --gpus 2
 
 CogVideoX-5B's size with random weights, 49 frames of 720×480 as shards of random samples, through `accelerate launch -m
-lavieid_adapters.train` as a user starts it. All runs have the same global batch, one sample a GPU, so their losses
-should be the same but for rounding; one GPU takes it by gradient accumulation.
+lavieid_adapters.training.trainer` as a user starts it. All runs have the same global batch, one sample a GPU, so their
+losses should be the same but for rounding; one GPU takes it by gradient accumulation.
 """
 
 import argparse
@@ -29,9 +29,9 @@ from timing import machine
 from training_step import CLIP_L
 from transformers import CLIPVisionModelWithProjection
 
-from lavieid_adapters.fingerprint import files_digest
-from lavieid_adapters.shard_writer import ShardWriter, write_index
-from lavieid_adapters.shards import FORMAT, HEADER, NULL_PROMPT, PARTS, VERSION
+from lavieid_adapters.data.shard_writer import ShardWriter, write_index
+from lavieid_adapters.data.shards import FORMAT, HEADER, NULL_PROMPT, PARTS, VERSION
+from lavieid_adapters.files.digests import files_digest
 
 SIZE = {"frames": 49, "height": 480, "width": 720}
 
@@ -85,7 +85,7 @@ def train(work: Path, name: str, launch: list[str], **settings) -> tuple[list[fl
         "log_every": 1, **settings,
     }  # fmt: skip
     (work / f"{name}.yaml").write_text(yaml.safe_dump(config))
-    command = [*launch, "-m", "lavieid_adapters.train", "--config", str(work / f"{name}.yaml")]
+    command = [*launch, "-m", "lavieid_adapters.training.trainer", "--config", str(work / f"{name}.yaml")]
     begin = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     print(f"{name}: {time.perf_counter() - begin:.0f} s in all", file=sys.stderr, flush=True)

@@ -20,10 +20,10 @@ from timing import machine
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter
-from lavieid_adapters.data import Batch
-from lavieid_adapters.gradients import update
-from lavieid_adapters.training_config import TrainingConfig
-from lavieid_adapters.training_step import TrainingStep
+from lavieid_adapters.data.dataset import Batch
+from lavieid_adapters.training.config import TrainingConfig
+from lavieid_adapters.training.gradients import update
+from lavieid_adapters.training.step import TrainingStep
 
 CARDS = {16: 15.0, 24: 22.5, 32: 30.5, 40: 38.5, 48: 46.0, 80: 78.0, 141: 138.0}  # GiB left to PyTorch
 

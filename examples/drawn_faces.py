@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lavieid_adapters import FACIAL_COMPONENTS, DetectedFace, FaceProcessor
-from lavieid_adapters.route_video import write_video
+from lavieid_adapters.visualize.route_video import write_video
 
 HEIGHT, WIDTH, FRAMES, FPS = 192, 256, 17, 8
 BACKGROUND = (90, 110, 140)

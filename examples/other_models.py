@@ -15,7 +15,7 @@ import torch
 from diffusers import HunyuanVideoPipeline, LTXPipeline, WanPipeline
 
 from lavieid_adapters import attach_lavieid
-from lavieid_adapters.route_video import write_video
+from lavieid_adapters.visualize.route_video import write_video
 
 PROMPT = "She walks through a park in autumn."
 # Pipeline, Hub id, frames a second, and what a run takes.

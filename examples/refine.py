@@ -14,8 +14,8 @@ import torch
 from diffusers import DiffusionPipeline
 
 from lavieid_adapters import TAM, attach_lavieid
-from lavieid_adapters.pipeline import fresh_adapter
-from lavieid_adapters.route_video import write_video
+from lavieid_adapters.attachment.pipeline import fresh_adapter
+from lavieid_adapters.visualize.route_video import write_video
 
 
 def main() -> None:

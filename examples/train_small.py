@@ -18,17 +18,17 @@ from drawn_faces import FPS, FRAMES, HEIGHT, WIDTH, Person, draw_clip, drawn_fac
 from generate import PROMPT, small_components, small_vision
 
 from lavieid_adapters import FaceProcessor, IdentityReader, VisionModel, attach_lavieid
-from lavieid_adapters.clips import read_clips
-from lavieid_adapters.contact_sheet import shard_sheet
-from lavieid_adapters.data import TrainingSamples
-from lavieid_adapters.labels import IGNORED
-from lavieid_adapters.losses import route_targets
-from lavieid_adapters.prepare import prepare
-from lavieid_adapters.route_video import route_overlay, side_by_side, video_sheet, write_video
-from lavieid_adapters.shards import Shards
-from lavieid_adapters.train import Trainer
-from lavieid_adapters.training_config import TrainingConfig
-from lavieid_adapters.video import Bucket
+from lavieid_adapters.data.clips import read_clips
+from lavieid_adapters.data.contact_sheet import shard_sheet
+from lavieid_adapters.data.dataset import TrainingSamples
+from lavieid_adapters.data.labels import IGNORED
+from lavieid_adapters.data.prepare import prepare
+from lavieid_adapters.data.shards import Shards
+from lavieid_adapters.data.video import Bucket
+from lavieid_adapters.training.config import TrainingConfig
+from lavieid_adapters.training.losses import route_targets
+from lavieid_adapters.training.trainer import Trainer
+from lavieid_adapters.visualize.route_video import route_overlay, side_by_side, video_sheet, write_video
 
 
 def save_base(folder: Path) -> Path:

@@ -15,7 +15,7 @@ if not os.path.exists("/dev/nvidia0"):
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A Hub on the loopback that this process's clients talk to."""
-    from hub_server import HubServer, point_client_at
+    from support.hub_server import HubServer, point_client_at
 
     with HubServer() as server:
         point_client_at(server.url, monkeypatch, tmp_path / "cache")
@@ -52,7 +52,7 @@ class FaceModels:
 
     @staticmethod
     def _write(name: str, folder: Path) -> Path:
-        import tiny_face
+        from support import tiny_face
 
         getattr(tiny_face, f"write_{name}")(folder)
         return folder
@@ -67,7 +67,7 @@ def face_models(tmp_path_factory) -> FaceModels:
 @pytest.fixture(scope="session")
 def here(tmp_path_factory):
     """What small training runs need; they are on the CPU, where results are exact."""
-    from tiny_training import write_world
+    from support.tiny_training import write_world
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")

@@ -6,13 +6,13 @@ from pathlib import Path
 import generate
 import numpy as np
 import pytest
-import tiny
 from diffusers import CogVideoXPipeline
 from generate import small_components
 from PIL import Image, ImageSequence
-from tiny_face import HAND_MADE, THIRD_PARTY_WARNINGS, photo
+from support import tiny
+from support.tiny_face import HAND_MADE, THIRD_PARTY_WARNINGS, photo
 
-from lavieid_adapters.folder import Metadata, save_folder
+from lavieid_adapters.models.checkpoint import Metadata, save_folder
 
 EXAMPLE = Path(generate.__file__)
 pytestmark = THIRD_PARTY_WARNINGS

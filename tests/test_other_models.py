@@ -8,11 +8,11 @@ import av
 import other_models
 import pytest
 import refine
-import tiny
 import torch
 from diffusers import HunyuanVideoPipeline, LTXPipeline, WanPipeline
 from generate import word_tokenizer
-from hosts import hunyuan_family, ltx_family, wan_family
+from support import tiny
+from support.hosts import hunyuan_family, ltx_family, wan_family
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -25,8 +25,8 @@ from transformers import (
 )
 
 from lavieid_adapters import TAM, Identity
-from lavieid_adapters.folder import Metadata, save_folder
-from lavieid_adapters.pipeline import fresh_adapter
+from lavieid_adapters.attachment.pipeline import fresh_adapter
+from lavieid_adapters.models.checkpoint import Metadata, save_folder
 
 
 def t5(width: int, umt5: bool = False):

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import torch
-from hosts.table import left_out, markdown
+from support.hosts.table import left_out, markdown
 
 import lavieid_adapters
 from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter
@@ -38,13 +38,15 @@ def test_every_public_function_is_shown_in_use_and_every_import_is_public():
 
 
 def test_the_tables_of_hosts_are_those_of_the_data():
-    assert markdown() in README and left_out() in README, "print them by `python tests/hosts/table.py`"
+    assert markdown() in README and left_out() in README, (
+        "print them by `PYTHONPATH=tests python -m support.hosts.table`"
+    )
 
 
 def modes() -> dict[str, bool]:
-    """The ways of running that tests/modes marks, and whether they are refused."""
+    """The ways of running that tests/attachment/modes marks, and whether they are refused."""
     found = {}
-    for file in (Path(__file__).parent / "modes").glob("test_*.py"):
+    for file in (Path(__file__).parent / "attachment" / "modes").glob("test_*.py"):
         for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and ast.unparse(call.func) == "pytest.mark.mode":
                 refused = any(keyword.arg == "refused" and keyword.value.value for keyword in call.keywords)
@@ -55,7 +57,7 @@ def modes() -> dict[str, bool]:
 def test_the_ways_of_running_are_those_that_are_tested():
     table = README.split("| way of running |")[1].split("\n\n")[0].splitlines()[2:]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    wanted, why = modes(), "print the table by `python tests/modes/table.py`"
+    wanted, why = modes(), "print the table by `PYTHONPATH=tests python -m support.modes.table`"
     assert sorted(name for name, *_ in rows) == sorted(wanted), why
     for name, *hosts in rows:
         assert {cell == "refused, with an error" for cell in hosts} == {wanted[name]}, why

@@ -27,13 +27,18 @@ from tables import tables
 from train_adapters import VARIANTS, load_base
 
 from lavieid_adapters import TAM, FaceProcessor, LocalFacialEncoder, LocalRouter, attach
-from lavieid_adapters.identity import FACIAL_COMPONENTS
-from lavieid_adapters.metrics import face_similarity, flicker, second_difference_flicker, temporal_consistency
-from lavieid_adapters.puppets.grammar import EXPRESSIONS, MOTIONS, SCENES, caption
-from lavieid_adapters.puppets.judges import Judges, Verdict
-from lavieid_adapters.puppets.person import EVALUATION_PEOPLE, STYLES, People, people
-from lavieid_adapters.puppets.reading import reading_parts
-from lavieid_adapters.puppets.world import draw_photos
+from lavieid_adapters.evaluation.metrics import (
+    face_similarity,
+    flicker,
+    second_difference_flicker,
+    temporal_consistency,
+)
+from lavieid_adapters.models.identity import FACIAL_COMPONENTS
+from lavieid_adapters.puppets.judges.judges import Judges, Verdict
+from lavieid_adapters.puppets.sight.reading import reading_parts
+from lavieid_adapters.puppets.world.draw import draw_photos
+from lavieid_adapters.puppets.world.grammar import EXPRESSIONS, MOTIONS, SCENES, caption
+from lavieid_adapters.puppets.world.person import EVALUATION_PEOPLE, STYLES, People, people
 
 _PHOTO_SEED, _CLIP_SEED = 1 << 45, 1 << 44  # of which nothing was drawn for any training
 _GUIDANCE = 4.0

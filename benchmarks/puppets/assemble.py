@@ -12,8 +12,8 @@ import torch
 from train_adapters import load_base
 
 from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter
-from lavieid_adapters.aside import written_aside
-from lavieid_adapters.folder import Metadata, save_folder
+from lavieid_adapters.files.atomic import written_aside
+from lavieid_adapters.models.checkpoint import Metadata, save_folder
 
 _MOST, _LARGEST = 25e6, 16e6  # bytes altogether, and of a file
 _ROUTER = "strong-diffusion"  # the variant that shows a person best

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavieid_adapters import LocalRouter
-from lavieid_adapters.layers import split_heads
-from lavieid_adapters.prepared import PreparedIdentity
+from lavieid_adapters.models.layers import split_heads
+from lavieid_adapters.models.prepared import PreparedIdentity
 
 
 class UnroutedAttention(LocalRouter):

@@ -1,12 +1,12 @@
 """The components of many photos, each alone on white, on the device where the photos are: what
-`lavieid_adapters.components.component_images` makes of one photo on the CPU."""
+`lavieid_adapters.faces.components.component_images` makes of one photo on the CPU."""
 
 # b photos · m components · h w pixels · s side of a component's image · j pixels of the square around a component
 
 import torch
 from torch import Tensor
 
-from lavieid_adapters.identity import FACIAL_COMPONENTS
+from lavieid_adapters.models.identity import FACIAL_COMPONENTS
 
 _MARGIN = 1.1
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lavieid_adapters.components import NUM_CLASSES
-from lavieid_adapters.identity import FACIAL_COMPONENTS
-from lavieid_adapters.puppets.person import PARAMETERS, STYLES
+from lavieid_adapters.faces.components import NUM_CLASSES
+from lavieid_adapters.models.identity import FACIAL_COMPONENTS
+from lavieid_adapters.puppets.world.person import PARAMETERS, STYLES
 
 COMPONENT_OF = [FACIAL_COMPONENTS.index(p.component) for p in PARAMETERS]  # of each parameter
 STYLE_COMPONENT_OF = [FACIAL_COMPONENTS.index(s.component) for s in STYLES]  # of each style

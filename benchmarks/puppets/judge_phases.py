@@ -19,13 +19,13 @@ from pools import Pool, cast, frames_of, photos_of
 from timed import train
 from torch import Tensor
 
-from lavieid_adapters.puppets.analyst import Analysis, Analyst
-from lavieid_adapters.puppets.blocks import to_network
-from lavieid_adapters.puppets.judges import MIN_VISIBLE, has_face, shares
-from lavieid_adapters.puppets.motion_reader import MotionReader
-from lavieid_adapters.puppets.person import STYLES, People
-from lavieid_adapters.puppets.recognizer import Recognizer
-from lavieid_adapters.puppets.world import FRAMES, SIZE
+from lavieid_adapters.puppets.judges.analyst import Analysis, Analyst
+from lavieid_adapters.puppets.judges.judges import MIN_VISIBLE, has_face, shares
+from lavieid_adapters.puppets.judges.motion_reader import MotionReader
+from lavieid_adapters.puppets.judges.recognizer import Recognizer
+from lavieid_adapters.puppets.networks import to_network
+from lavieid_adapters.puppets.world.draw import FRAMES, SIZE
+from lavieid_adapters.puppets.world.person import STYLES, People
 
 # The conditioning's networks learn from other people and other drawings; the published evaluation uses others again.
 TRAINED_ON, TESTED_ON = 0, 1_010_000

@@ -4,10 +4,10 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXT
 from transformers import T5Config, T5EncoderModel
 
 from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter
-from lavieid_adapters.encoder import PUPPETS
-from lavieid_adapters.puppets.grammar import WORDS
-from lavieid_adapters.puppets.sight import vision_config
+from lavieid_adapters.models.facial_encoder import PUPPETS
+from lavieid_adapters.puppets.sight.face_net import vision_config
 from lavieid_adapters.puppets.words import WordTokenizer
+from lavieid_adapters.puppets.world.grammar import WORDS
 
 PROMPT_LENGTH = 24  # tokens of a prompt
 LATENT_CHANNELS = 16

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rows import read_rows
 from tables import interval_of
 
-from lavieid_adapters.puppets.person import EVALUATION_PEOPLE, people
+from lavieid_adapters.puppets.world.person import EVALUATION_PEOPLE, people
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

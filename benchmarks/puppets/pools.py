@@ -9,8 +9,8 @@ import torch
 from pixels import from_vae, to_vae
 from torch import Tensor
 
-from lavieid_adapters.puppets.person import People, people
-from lavieid_adapters.puppets.world import FRAMES, PHOTO_SIZE, draw_clips, draw_photos
+from lavieid_adapters.puppets.world.draw import FRAMES, PHOTO_SIZE, draw_clips, draw_photos
+from lavieid_adapters.puppets.world.person import People, people
 
 Draw = Callable[[int], dict[str, Tensor]]
 

@@ -11,14 +11,14 @@ from crops import component_crops
 from pixels import to_vae
 from torch import Tensor
 
-from lavieid_adapters.components import ALIGNED_SIZE, GREY, NUM_CLASSES
-from lavieid_adapters.labels import IGNORED
+from lavieid_adapters.data.labels import IGNORED
+from lavieid_adapters.faces.components import ALIGNED_SIZE, GREY, NUM_CLASSES
 from lavieid_adapters.puppets import draw_clips, draw_photos
-from lavieid_adapters.puppets.alignment import alignment
-from lavieid_adapters.puppets.drawn_faces import VIEW
-from lavieid_adapters.puppets.person import People, people
-from lavieid_adapters.puppets.reading import COMPONENT_SIZE, MIN_AREA
-from lavieid_adapters.puppets.world import Clips
+from lavieid_adapters.puppets.sight.alignment import alignment
+from lavieid_adapters.puppets.sight.drawn_faces import VIEW
+from lavieid_adapters.puppets.sight.reading import COMPONENT_SIZE, MIN_AREA
+from lavieid_adapters.puppets.world.draw import Clips
+from lavieid_adapters.puppets.world.person import People, people
 
 GRID = (9, 12, 12)  # of video tokens
 _AT_ONCE = 32

@@ -21,11 +21,11 @@ from timed import train
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from lavieid_adapters.identity import FACIAL_COMPONENTS
-from lavieid_adapters.puppets.blocks import to_network
-from lavieid_adapters.puppets.person import PARAMETERS, STYLES, People
-from lavieid_adapters.puppets.sight import FaceNet, vision_config
-from lavieid_adapters.puppets.world import PHOTO_SIZE
+from lavieid_adapters.models.identity import FACIAL_COMPONENTS
+from lavieid_adapters.puppets.networks import to_network
+from lavieid_adapters.puppets.sight.face_net import FaceNet, vision_config
+from lavieid_adapters.puppets.world.draw import PHOTO_SIZE
+from lavieid_adapters.puppets.world.person import PARAMETERS, STYLES, People
 
 TRAINED_ON, TESTED_ON = 450_000, 1_020_000
 _SEED, _TEST_SEED = 1 << 34, 1 << 42

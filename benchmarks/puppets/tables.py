@@ -6,8 +6,8 @@ import torch
 from rows import AS_SHIPPED, LONG_TAM, PALER, REAL, STRONG, STRONG_TAM
 from torch import Tensor
 
-from lavieid_adapters.identity import FACIAL_COMPONENTS
-from lavieid_adapters.metrics import Interval, bootstrap_interval, frechet_distance
+from lavieid_adapters.evaluation.metrics import Interval, bootstrap_interval, frechet_distance
+from lavieid_adapters.models.identity import FACIAL_COMPONENTS
 
 _NOTHING = Interval(*[float("nan")] * 3)
 _OF_TAM = ("FaceSim", "subject", "subject later", "background", "background later", "second difference", "contrast")

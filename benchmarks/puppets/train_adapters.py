@@ -28,11 +28,11 @@ from torch import Tensor
 from transformers import T5EncoderModel
 
 from lavieid_adapters import LocalFacialEncoder, LocalRouter, TrainingConfig, VisionModel
-from lavieid_adapters.checkpoint import Adapter
-from lavieid_adapters.data import Batch
-from lavieid_adapters.features import component_features, join_embeds
-from lavieid_adapters.puppets.sight import FaceNet
-from lavieid_adapters.training_step import TrainingStep
+from lavieid_adapters.data.dataset import Batch
+from lavieid_adapters.faces.parts import component_features, join_embeds
+from lavieid_adapters.models.adapter import Adapter
+from lavieid_adapters.puppets.sight.face_net import FaceNet
+from lavieid_adapters.training.step import TrainingStep
 
 # As a pipeline denoises, from a level at which much is open.
 _GUIDED = {"stage": "tam", "tam_max_noise": 0.9, "tam_denoising_steps": 8, "tam_guidance_scale": 4.0}

@@ -26,8 +26,8 @@ from timed import train
 from torch import Tensor
 
 from lavieid_adapters.puppets import draw_clips
-from lavieid_adapters.puppets.person import TEST_PEOPLE
-from lavieid_adapters.puppets.world import FRAMES
+from lavieid_adapters.puppets.world.draw import FRAMES
+from lavieid_adapters.puppets.world.person import TEST_PEOPLE
 
 # Of a pixel of nothing, eyebrows, eyes, mouth, nose, skin and hair.
 _WEIGHTS = (1.0, 6.0, 10.0, 6.0, 3.0, 2.0, 1.5)

@@ -4,15 +4,15 @@ import importlib
 
 # Public name → the module that defines it. None is a module's: importing the module would put it in the name's place.
 _HOME = {
-    "EVALUATION_PEOPLE": "person",
-    "TEST_PEOPLE": "person",
-    "TRAINING_PEOPLE": "person",
-    "People": "person",
-    "caption": "grammar",
-    "draw_clips": "world",
-    "draw_photos": "world",
-    "load_pipeline": "base",
-    "people": "person",
+    "EVALUATION_PEOPLE": "world.person",
+    "TEST_PEOPLE": "world.person",
+    "TRAINING_PEOPLE": "world.person",
+    "People": "world.person",
+    "caption": "world.grammar",
+    "draw_clips": "world.draw",
+    "draw_photos": "world.draw",
+    "load_pipeline": "pipeline",
+    "people": "world.person",
 }
 
 __all__ = sorted(_HOME)

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from PIL import features
 
-from ..aside import written_aside
-from ..identity import FACIAL_COMPONENTS, Identity
-from ..pipeline import attach_lavieid
-from ..route_video import of_frames, route_overlay, write_video
-from .base import load_pipeline
-from .grammar import prompt_ids
+from ..attachment.pipeline import attach_lavieid
+from ..files.atomic import written_aside
+from ..models.identity import FACIAL_COMPONENTS, Identity
+from ..visualize.route_video import of_frames, route_overlay, write_video
 from .panels import Panel, contact_sheet, side_by_side_frames, with_insets
-from .person import TEST_PEOPLE, people
-from .world import FPS, draw_photos
+from .pipeline import load_pipeline
+from .world.draw import FPS, draw_photos
+from .world.grammar import prompt_ids
+from .world.person import TEST_PEOPLE, people
 
 
 def run_demo(

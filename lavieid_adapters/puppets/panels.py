@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..components import PALETTE
-from ..identity import FACIAL_COMPONENTS
+from ..faces.components import PALETTE
+from ..models.identity import FACIAL_COMPONENTS
 
 _SIDE, _MARGIN = 288, 14  # of a panel, and around it
 _TITLE, _LABEL = 44, 54  # height of the strips above and below the panels

@@ -2,16 +2,16 @@
 pipelines that are not modular."""
 
 import diffusers
-import hunyuan_family as hunyuan
-import ltx_family as ltx
-import modular_family as modular
 import numpy as np
 import pytest
-import tiny
 import torch
-import wan_family as wan
 from diffusers.guiders import ClassifierFreeGuidance, PerturbedAttentionGuidance, SkipLayerGuidance
-from test_pipelines import fitting, generate, same
+from support import tiny
+from support.hosts import hunyuan_family as hunyuan
+from support.hosts import ltx_family as ltx
+from support.hosts import modular_family as modular
+from support.hosts import wan_family as wan
+from support.hosts.runs import fitting, generate, same
 
 from lavieid_adapters import attach_lavieid
 

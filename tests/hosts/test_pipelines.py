@@ -1,26 +1,24 @@
 """The adapters on every pipeline that is described, of the real class with tiny models."""
 
 import functools
-import warnings
 
-import cogvideox_family as cogvideox
-import cosmos_family as cosmos
 import diffusers
-import hunyuan_family as hunyuan
-import ltx_family as ltx
-import modular_family as modular
-import numpy as np
 import pytest
-import tiny
 import torch
-import wan_family as wan
-from denormalisation import given_to_decoders, scale_and_shift
+from support import tiny
+from support.hosts import cogvideox_family as cogvideox
+from support.hosts import cosmos_family as cosmos
+from support.hosts import hunyuan_family as hunyuan
+from support.hosts import ltx_family as ltx
+from support.hosts import modular_family as modular
+from support.hosts import wan_family as wan
+from support.hosts.denormalisation import given_to_decoders, scale_and_shift
+from support.hosts.runs import fitting, generate, same
 from torch import Tensor, nn
 
 from lavieid_adapters import attach_lavieid
-from lavieid_adapters.host_pipelines import NOT_PIPELINES, PIPELINES, find_pipeline
-from lavieid_adapters.hosts import find_host, token_width
-from lavieid_adapters.pipe_models import find_decoders, find_transformers, latent_channels
+from lavieid_adapters.hosts.pipe_models import find_decoders
+from lavieid_adapters.hosts.pipeline import NOT_PIPELINES, PIPELINES, find_pipeline
 
 RUN = (0.0, 0.5)  # the progress in a run of two steps
 # Builder → the progress of the steps, in order.
@@ -136,34 +134,6 @@ def cached(build):
     pipe, call = build()
     pipe.set_progress_bar_config(disable=True)
     return pipe, call
-
-
-def generate(pipe, call: dict, **changes):
-    """What a call gives first, as arrays."""
-    modular = isinstance(pipe, diffusers.ModularPipeline)
-    if modular and changes.get("output_type") == "latent" and not find_pipeline(pipe).denormalised:
-        changes = {**changes, "output": "latents", "output_type": "np"}
-    torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        output = pipe(**{**call, "generator": torch.Generator().manual_seed(0), "return_dict": False, **changes})
-    video = output[0] if isinstance(output, tuple) else getattr(output, "frames", output)
-    return video
-
-
-def same(one, other) -> bool:
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return np.array_equal(np.asarray(one), np.asarray(other))
-
-
-def fitting(pipe) -> dict:
-    """A router and a TAM that act, of the pipeline's sizes."""
-    transformer = find_transformers(pipe)[0]
-    return {
-        "router": tiny.router(dim=token_width(transformer, find_host(transformer))),
-        "tam": tiny.tam(latent_channels=latent_channels(pipe), layout=find_pipeline(pipe).layout),
-    }
 
 
 def zero(adapters: dict) -> dict:

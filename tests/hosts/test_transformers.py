@@ -5,22 +5,30 @@ import inspect
 import itertools
 import math
 
-import cogvideox_family as cogvideox
-import cosmos_family as cosmos
 import diffusers
-import hunyuan_family as hunyuan
-import ltx_family as ltx
 import pytest
-import table
-import tiny
 import torch
-import wan_family as wan
 from diffusers.models import transformers
+from support import tiny
+from support.hosts import cogvideox_family as cogvideox
+from support.hosts import cosmos_family as cosmos
+from support.hosts import hunyuan_family as hunyuan
+from support.hosts import ltx_family as ltx
+from support.hosts import table
+from support.hosts import wan_family as wan
 from torch import Tensor, nn
 
 from lavieid_adapters import attach
-from lavieid_adapters.host_pipelines import NOT_PIPELINES, PIPELINES
-from lavieid_adapters.hosts import HOSTS, NOT_HOSTS, find_blocks, find_host, find_stream, registered_stream, token_width
+from lavieid_adapters.hosts.host import (
+    HOSTS,
+    NOT_HOSTS,
+    find_blocks,
+    find_host,
+    find_stream,
+    registered_stream,
+    token_width,
+)
+from lavieid_adapters.hosts.pipeline import NOT_PIPELINES, PIPELINES
 
 # Builder → the clip's grid, its first token, and the tokens of the whole stream.
 MODELS = {

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavieid_adapters import cli
-from lavieid_adapters.puppets import base, caption
+from lavieid_adapters.cli import main as cli
+from lavieid_adapters.puppets import caption
+from lavieid_adapters.puppets import pipeline as base
 from lavieid_adapters.puppets.demo import run_demo
 from lavieid_adapters.puppets.panels import Panel, contact_sheet, side_by_side_frames, with_insets
 
@@ -142,7 +143,7 @@ for name in {blocked}:
 def refuse(*args, **kwargs):
     raise OSError("no network")
 socket.socket.connect = refuse
-from lavieid_adapters.cli import main
+from lavieid_adapters.cli.main import main
 sys.exit(main(["demo", "--steps", "2", "--out", {str(tmp_path)!r}]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

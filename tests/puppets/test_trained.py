@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from lavieid_adapters import FACIAL_COMPONENTS, attach_lavieid, token_labels
-from lavieid_adapters.metrics import face_similarity, route_iou, second_difference_flicker
-from lavieid_adapters.noising import add_noise, denoise, denoised
-from lavieid_adapters.puppets import TEST_PEOPLE, base, caption, draw_clips, draw_photos, people
-from lavieid_adapters.puppets.judges import Judges
-from lavieid_adapters.puppets.reading import aligned_components
+from lavieid_adapters.evaluation.metrics import face_similarity, route_iou, second_difference_flicker
+from lavieid_adapters.puppets import TEST_PEOPLE, caption, draw_clips, draw_photos, people
+from lavieid_adapters.puppets import pipeline as base
+from lavieid_adapters.puppets.judges.judges import Judges
+from lavieid_adapters.puppets.sight.reading import aligned_components
+from lavieid_adapters.training.noising import add_noise, denoise, denoised
 
 # n people · f frames · F latent frames · m components · t tokens
 

@@ -1,0 +1,150 @@
+"""Training samples on disk: tar shards in WebDataset's layout beside an index, and how they are read."""
+
+# n tokens of a prompt · d their width
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..files.digests import files_digest
+
+FORMAT = "lavieid-shards"
+VERSION = 1
+HEADER, NULL_PROMPT, INDEX, REJECTED = "shards.json", "null_prompt.safetensors", "index.jsonl", "rejected.jsonl"
+PARTS = ("vae", "text_encoder")  # of the base model, that made the samples
+
+
+class Shards:
+    """Reads the samples of a folder that `prepare` has made.
+
+    Args:
+        folder: The folder.
+
+    Attributes:
+        header: What the samples were made with.
+        index: Of each sample its key, where it is, and its size, sorted by key.
+        null_prompt: Embedding of the empty prompt, (n, d).
+
+    Raises:
+        ValueError: If it holds no shards, unfinished ones, those of another version, none that can be used, or less
+            than its index says.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        self.header = read_header(self.folder)
+        if not (self.folder / INDEX).is_file():
+            raise ValueError(f"'{folder}' has no {INDEX}: lavieid prepare has not finished, run it again.")
+        self.index = read_lines((self.folder / INDEX).read_bytes(), self.folder / INDEX)
+        if not self.index:
+            raise ValueError(f"'{folder}' holds no samples: {REJECTED} says why no clip could be used.")
+        ends = {}
+        for line in self.index:
+            ends[line["shard"]] = max(ends.get(line["shard"], 0), line["offset"] + line["size"])
+        for name, end in sorted(ends.items()):
+            path = self.folder / name
+            size = path.stat().st_size if path.is_file() else None
+            if size is None or size < end:
+                found = "is not there" if size is None else f"has {size} bytes of {end}"
+                raise ValueError(f"'{path}' {found}: copy it again, or delete '{folder}' and prepare the clips again.")
+        try:
+            self.null_prompt: Tensor = load_file(self.folder / NULL_PROMPT)["prompt_embeds"]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise ValueError(
+                f"'{self.folder / NULL_PROMPT}' is missing or damaged ({error}): copy it again."
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def sizes(self) -> list[tuple[int, int, int]]:
+        """Frames, height and width of each sample."""
+        return [(line["frames"], line["height"], line["width"]) for line in self.index]
+
+    def members(self, i: int) -> dict[str, bytes]:
+        """The files of sample `i` by their suffixes, such as "json" or "maps.png".
+
+        Raises:
+            ValueError: If the shard is damaged there.
+        """
+        line = self.index[i]
+        with open(self.folder / line["shard"], "rb") as file:  # for each sample, so that any process may read
+            file.seek(line["offset"])
+            data = file.read(line["size"])
+        try:
+            with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+                return {m.name.removeprefix(f"{line['key']}."): tar.extractfile(m).read() for m in tar}
+        except tarfile.TarError as error:
+            raise ValueError(f"'{self.folder / line['shard']}' is damaged at {line['key']} ({error}).") from error
+
+    def check_base(self, base: str | os.PathLike, **hub) -> None:
+        """Make sure that a base model's VAE, and text encoder if it is here, are those that made the samples.
+
+        Args:
+            base: Hub repo or folder of the pipeline.
+            hub: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`.
+
+        Raises:
+            ValueError: If one of them is another.
+            OSError: If the base cannot be had.
+        """
+        # Training needs no text encoder, whose gigabytes would have to come from the Hub.
+        for part in PARTS if os.path.isdir(base) else PARTS[:1]:
+            if files_digest(base, part, **hub) != self.header[part]:
+                raise ValueError(
+                    f"'{self.folder}' was made with the {part} of '{self.header['base']}', which is not that of "
+                    f"'{base}': prepare the clips again with --base {base}."
+                )
+
+
+def read_picture(data: bytes) -> np.ndarray:
+    """The pixels of one of a sample's pictures: (h, w, 3), or (h, w) of classes."""
+    return np.array(Image.open(io.BytesIO(data)))
+
+
+def read_header(folder: Path) -> dict:
+    """What a folder's samples are made with.
+
+    Raises:
+        ValueError: If it holds no shards, those of another version, or damaged ones.
+    """
+    path = folder / HEADER
+    if not path.is_file():
+        raise ValueError(f"'{folder}' has no {HEADER}: these are no shards, make some with lavieid prepare.")
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+        found = header.get("format"), header.get("version")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"'{path}' is damaged ({error}): copy it again.") from error
+    if found != (FORMAT, VERSION):
+        raise ValueError(
+            f"'{path}' is of format {found[0]} {found[1]}, but this version reads {FORMAT} {VERSION}: prepare the "
+            "clips again, or use the version of lavieid-adapters that made it."
+        )
+    return header
+
+
+def read_lines(data: bytes, path: Path) -> list[dict]:
+    """The objects of a file of one a line.
+
+    Raises:
+        ValueError: If a line is damaged.
+    """
+    lines = []
+    for number, line in enumerate(data.splitlines(), 1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(
+                f"'{path}', line {number} is damaged ({error}): copy it again, or prepare the clips again."
+            ) from error
+    return lines

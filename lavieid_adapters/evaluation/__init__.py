@@ -1,0 +1,4 @@
+"""Videos → figures: likeness, consistency, flicker.
+
+May import `faces`, `models`, `files` and `extras`.
+"""

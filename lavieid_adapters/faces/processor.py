@@ -1,0 +1,305 @@
+"""From a photograph to facial components: a face is found, aligned, parsed into six, and each is embedded."""
+
+# m components · h w pixels of the photo · n its faces · s side of a component's image · p tokens of a ViT · c its width
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..models.facial_encoder import CLIP, PUPPETS, LocalFacialEncoder
+from ..models.identity import FACIAL_COMPONENTS
+from .components import (
+    ALIGNED_SIZE,
+    GREY,
+    component_images,
+    component_mask,
+    hidden_components,
+    read_component_map,
+    warp_map,
+    whole_picture,
+)
+from .face_models import BiSeNet, FaceAligner, InsightFace, RetinaFace
+from .parts import DetectedFace, FaceFeatures, component_features
+from .photo import Photo
+from .vision import VisionModel
+
+logger = logging.getLogger(__name__)
+
+
+class FaceProcessor:
+    """Reads photographs by parts that are loaded when they are first used; each may be any object with its one method.
+
+    Args:
+        detectors: Each has `detect(image) -> list[DetectedFace]` for an image (h, w, 3), uint8, RGB; the first that
+            finds a face decides. None at all leave only `on_no_face="whole_image"`.
+        recognizer: Has `embed(image, landmarks) -> (512,)` for such an image and landmarks (5, 2), or None for the
+            whole image. None leaves the identity embedding out.
+        aligner: Has `align(image, landmarks) -> ((512, 512, 3), matrix (2, 3))`.
+        parser: Has `parse(aligned) -> (512, 512)` of uint8, 0 to 6. None needs a `component_map` with each photo.
+        vision: Has `encode(images (m, s, s, 3)) -> (embeds (m, projection), feature maps (m, p, c))` and the attribute
+            `image_size`, s. None leaves the ViT features out.
+        grayscale: Take the colours from the components' images, as ConsisID does.
+        min_face: Side in pixels below which a face is refused.
+        min_area: Share of the aligned face that a component needs in order to be visible.
+
+    A part may also have `place(device, offload)`, and `fingerprint`, a str without which no identity is kept on disk.
+    """
+
+    def __init__(
+        self,
+        detectors: Sequence,
+        recognizer=None,
+        aligner=None,
+        parser=None,
+        vision=None,
+        *,
+        grayscale: bool = False,
+        min_face: int = 64,
+        min_area: float = 0.0005,
+    ):
+        self.detectors, self.recognizer, self.aligner = tuple(detectors), recognizer, aligner or FaceAligner()
+        self.parser, self.vision = parser, vision
+        self.grayscale, self.min_face, self.min_area = grayscale, min_face, min_area
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_pack: str | os.PathLike = "antelopev2",
+        vision_model: str | os.PathLike = CLIP,
+        *,
+        num_scales: int = 5,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+        weights_dir: str | os.PathLike | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        **parts,
+    ) -> "FaceProcessor":
+        """insightface's detector and recognizer, facexlib's RetinaFace for what they miss, its alignment and BiSeNet,
+        and a ViT of transformers. Nothing is loaded or downloaded yet.
+
+        Args:
+            model_pack: Name or folder of an insightface model pack.
+            vision_model: Hub repo or folder of CLIP or of a timm model.
+            num_scales: Number of the ViT's feature maps.
+            dtype: In which the ViT computes; None is bfloat16 on a GPU and float32 elsewhere.
+            device: Where the models work.
+            weights_dir: Folder of facexlib's `.pth` files; `cache_dir`, or facexlib's own, if None.
+            cache_dir: Where downloads go instead of where each library puts them.
+            revision, token, local_files_only: For the ViT's Hub repo.
+            parts: Arguments of the constructor that take the place of these models.
+
+        Returns:
+            The processor.
+
+        Raises:
+            ValueError: If `vision_model` is "puppets", the drawn world's, which is no Hub repo.
+        """
+        insightface, weights_dir = InsightFace(model_pack, cache_dir), weights_dir or cache_dir
+        hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        defaults = {
+            "detectors": (insightface, RetinaFace(weights_dir)),
+            "recognizer": insightface,
+            "parser": BiSeNet(weights_dir),
+            "vision": VisionModel(vision_model, num_scales, dtype, **hub),
+        }
+        return cls(**{**defaults, **parts}).to(device)
+
+    @classmethod
+    def for_encoder(cls, encoder: LocalFacialEncoder, **kwargs) -> "FaceProcessor":
+        """`from_pretrained` with the vision model, the number of feature maps and the colours that an encoder takes.
+
+        For an encoder of the drawn world all models come from there, and keywords that tell where they are do nothing.
+        """
+        c = encoder.config
+        wanted = {"vision_model": c.vision_model, "num_scales": c.num_scales, "grayscale": c.grayscale, **kwargs}
+        if {c.vision_model, wanted["vision_model"]} != {PUPPETS}:
+            return cls.from_pretrained(**wanted)
+        from ..puppets.sight.reading import processor_arguments
+
+        device = wanted.pop("device", "cpu")
+        return cls(**processor_arguments(**wanted)).to(device)
+
+    @property
+    def parts(self) -> list:
+        """The models, without those that are left out."""
+        return list({id(part): part for part in self._roles if part is not None}.values())
+
+    @property
+    def _roles(self) -> tuple:
+        return (*self.detectors, self.recognizer, self.aligner, self.parser, self.vision)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What tells this processor's results from another's; None if a part cannot tell."""
+        told = ["" if part is None else getattr(part, "fingerprint", None) for part in self._roles]
+        return None if None in told else repr((told, self.grayscale, self.min_face, self.min_area))
+
+    def to(self, device: str | torch.device, offload: bool = False) -> "FaceProcessor":
+        """Let the models work on `device`, and rest on the CPU between uses if `offload`."""
+        for part in self.parts:
+            if hasattr(part, "place"):
+                part.place(torch.device(device), offload)
+        return self
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image,
+        *,
+        face_index: int | str | None = None,
+        on_no_face: str = "raise",
+        component_map=None,
+    ) -> FaceFeatures:
+        """Read a photo.
+
+        Args:
+            image: A path, an http(s) URL, a PIL image, an open binary file, or an array (h, w), (h, w, 3) or (h, w,
+                4) in RGB order of uint8, uint16, or floats from 0 to 1.
+            face_index: Which face, counted from left to right, or "largest"; needed where there are several.
+            on_no_face: "raise", or "whole_image": then the whole picture, on grey and 512 × 512, is the aligned face.
+            component_map: A segmentation of the whole photo, of its size, instead of the parser's: a palette or grey
+                image, its path, or an array of class ids; 0 for nothing, 1 to 6 for `FACIAL_COMPONENTS`.
+
+        Returns:
+            The features, those of the ViT on its device.
+
+        Raises:
+            ValueError, TypeError: If the photo cannot be read, shows no face or several, a face that is too small, or
+                none of the components; the message holds the boxes, and what to do.
+            OSError: If the photo, or a model, is not there and cannot be had.
+        """
+        if on_no_face not in ("raise", "whole_image"):
+            raise ValueError(f"on_no_face is {on_no_face!r}, but must be 'raise' or 'whole_image'.")
+        if component_map is None and self.parser is None:
+            raise ValueError("This processor has no parser: give a component_map with the photo.")
+        photo = image if isinstance(image, Photo) else Photo(image)
+        pixels = photo.pixels
+        height, width = pixels.shape[:2]
+        if component_map is not None:
+            component_map = read_component_map(component_map, photo.size)
+            if photo.size != (width, height):  # a large photo is scaled down
+                component_map = np.asarray(Image.fromarray(component_map).resize((width, height), Image.NEAREST))
+
+        faces = self.detect(pixels)
+        index = self._choose(faces, face_index, on_no_face, photo)
+        face = None if index is None else faces[index]
+        if face is None:
+            aligned, matrix = whole_picture(pixels, ALIGNED_SIZE, GREY)
+        else:
+            aligned, matrix = self.aligner.align(pixels, face.landmarks)
+        with ThreadPoolExecutor(1) as pool:
+            # onnxruntime is often on the CPU, which has nothing else to do while the parser and the ViT work on a GPU.
+            embedding = pool.submit(self._recognise, pixels, aligned, face)
+            component_map = self._parse(aligned, matrix, component_map, (height, width))
+            hidden = hidden_components(component_map, self.min_area)
+            if len(hidden) == len(FACIAL_COMPONENTS):
+                raise ValueError(
+                    f"{photo.name} shows none of the facial components: use a photo of the face from the front, or "
+                    "give a component_map."
+                )
+            images = component_images(aligned, component_map, hidden, self._image_size, self.grayscale)
+            vit_embeds, vit_hidden_states = self._see(images, hidden)
+        return FaceFeatures(
+            aligned,
+            component_map,
+            images,
+            hidden,
+            matrix,
+            boxes=np.array([f.box for f in faces], np.float32).reshape(-1, 4),
+            face_index=index,
+            landmarks=None if face is None else face.landmarks,
+            score=None if face is None else face.score,
+            id_embedding=embedding.result(),
+            vit_embeds=vit_embeds,
+            vit_hidden_states=vit_hidden_states,
+        )
+
+    def detect(self, pixels: np.ndarray) -> list[DetectedFace]:
+        """The faces in an image (h, w, 3), uint8, RGB, from left to right, by the first detector that finds any."""
+        for i, detector in enumerate(self.detectors):
+            try:
+                faces = detector.detect(pixels)
+            except OSError as error:
+                if i == 0:
+                    raise
+                # Its weights are not there. Another detector has looked, so the answer stands without it.
+                logger.warning("The fallback %s was not asked: %s", type(detector).__name__, error)
+                continue
+            if faces:
+                return sorted(faces, key=lambda face: float(face.box[0]))
+        return []
+
+    def _choose(
+        self, faces: Sequence[DetectedFace], face_index: int | str | None, on_no_face: str, photo: Photo
+    ) -> int | None:
+        if not faces:
+            if on_no_face == "whole_image":
+                return None
+            raise ValueError(
+                f"No face was found in {photo.name}: use a photo that shows it larger or from the front. For a "
+                "drawing, or a picture of nothing but the face, say on_no_face='whole_image'."
+            )
+        boxes = "".join(f"\n  {i}: {_box(face.box)}" for i, face in enumerate(faces))
+        if face_index is None and len(faces) > 1:
+            raise ValueError(f"{photo.name} shows {len(faces)} faces: say face_index, or 'largest'.{boxes}")
+        if face_index == "largest":
+            face_index = max(range(len(faces)), key=lambda i: np.prod(faces[i].box[2:] - faces[i].box[:2]))
+        index = 0 if face_index is None else face_index
+        if isinstance(index, bool) or not isinstance(index, Integral) or not 0 <= index < len(faces):
+            raise ValueError(f"face_index is {face_index!r}, but the faces of {photo.name} are:{boxes}")
+        side = (faces[index].box[2:] - faces[index].box[:2]).min()
+        if side < self.min_face:
+            raise ValueError(
+                f"The face in {photo.name} at {_box(faces[index].box)} is smaller than {self.min_face} pixels: use a "
+                "closer photo, or a processor of a smaller min_face."
+            )
+        return int(index)
+
+    @property
+    def _image_size(self) -> int:
+        return ALIGNED_SIZE if self.vision is None else self.vision.image_size
+
+    def _parse(
+        self, aligned: np.ndarray, matrix: np.ndarray, component_map: np.ndarray | None, size: tuple[int, int]
+    ) -> np.ndarray:
+        """The component map of the aligned face: the user's, or the parser's without what lies beside the photo."""
+        source = np.ones(size, np.uint8) if component_map is None else component_map
+        brought = warp_map(source, matrix, aligned.shape[1::-1])
+        if component_map is not None:
+            return brought
+        return brought * read_component_map(self.parser.parse(aligned), aligned.shape[1::-1])
+
+    @torch.no_grad()  # which is a thread's own
+    def _recognise(self, pixels: np.ndarray, aligned: np.ndarray, face: DetectedFace | None) -> Tensor | None:
+        if self.recognizer is None:
+            return None
+        embedding = self.recognizer.embed(*((aligned, None) if face is None else (pixels, face.landmarks)))
+        embedding = torch.as_tensor(embedding, dtype=torch.float32).cpu()
+        if embedding.ndim != 1 or not embedding.isfinite().all():
+            raise ValueError(
+                f"The recognizer gave an embedding of shape {tuple(embedding.shape)} with "
+                f"{(~embedding.isfinite()).sum()} values that are not finite, but must give one finite vector."
+            )
+        return embedding
+
+    def _see(
+        self, images: np.ndarray, hidden: Mapping[str, str]
+    ) -> tuple[Tensor, tuple[Tensor, ...]] | tuple[None, None]:
+        if self.vision is None:
+            return None, None
+        return component_features(self.vision, images, component_mask(hidden))
+
+
+def _box(box: np.ndarray) -> str:
+    left, top, right, bottom = box.round().astype(int).tolist()
+    return f"left {left}, top {top}, right {right}, bottom {bottom} ({right - left} × {bottom - top} pixels)"

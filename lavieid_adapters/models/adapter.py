@@ -1,0 +1,245 @@
+"""The files of an adapter: `config.json`, one safetensors file, a model card; loaded strictly, saved aside and
+renamed."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from huggingface_hub import create_repo, snapshot_download, upload_folder
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+
+from ..files.atomic import written_aside
+from ..files.model_card import model_card
+
+# The client's transport errors have no name of its own: it passes on those of the HTTP library that it is built on.
+_TRANSPORT_ERRORS = tuple(base for base in HfHubHTTPError.__bases__ if base is not OSError)
+_HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+_LOAD_KEYWORDS = (
+    "device_map", "disable_mmap", "dtype", "low_cpu_mem_usage", "output_loading_info", "torch_dtype", "variant",
+)  # fmt: skip
+
+
+@contextmanager
+def hub_errors(repo_id: str) -> Iterator[None]:
+    """Turn errors of the way to the Hub that name neither the repo nor the remedy into some that do."""
+    try:
+        yield
+    except HFValidationError as error:
+        raise ValueError(f"'{repo_id}' is neither a folder nor the id of a Hub repo: check the path.") from error
+    except LocalEntryNotFoundError as error:
+        raise OSError(
+            f"'{repo_id}' is no folder here, is not in the cache, and cannot be had from the Hub now ({error}). Check "
+            "the name, the connection and HF_HUB_OFFLINE."
+        ) from error
+    except _TRANSPORT_ERRORS as error:
+        if isinstance(error, OSError):  # the client's own, which says what is wrong
+            raise
+        raise OSError(
+            f"The connection broke while '{repo_id}' was fetched ({error}). Nothing half-written is kept: try again."
+        ) from error
+
+
+def fetch(repo_or_folder: str | os.PathLike, files: Sequence[str], **kwargs) -> Path:
+    """The folder itself, or a Hub repo's copy in the cache with those of `files` that the repo has; no others are
+    fetched.
+
+    Raises:
+        ValueError: If it is neither a folder nor the id of a repo.
+        OSError: If it cannot be had.
+    """
+    if os.path.isdir(repo_or_folder):
+        return Path(repo_or_folder)
+    with hub_errors(str(repo_or_folder)):
+        return Path(snapshot_download(str(repo_or_folder), allow_patterns=list(files), **kwargs))
+
+
+def upload(
+    folder: Path,
+    repo_id: str,
+    *,
+    token: str | bool | None = None,
+    private: bool | None = None,
+    create_pr: bool = False,
+    commit_message: str = "Upload lavieid-adapters",
+):
+    """Create the Hub repo if need be and upload the folder as one commit."""
+    with hub_errors(repo_id):
+        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        return upload_folder(
+            repo_id=repo_id, folder_path=folder, token=token, create_pr=create_pr, commit_message=commit_message
+        )
+
+
+class Adapter(ModelMixin, ConfigMixin):
+    """A diffusers model that loads strictly, never unpickles, and saves itself in one file with a model card."""
+
+    presets: dict[str, dict[str, Any]] = {}  # noqa: RUF012
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides):
+        """Build an untrained adapter of the sizes known by `name`.
+
+        Args:
+            name: One of `presets`.
+            overrides: Constructor arguments that replace the preset's.
+
+        Raises:
+            ValueError: If there is no such preset.
+        """
+        if name not in cls.presets:
+            raise ValueError(f"{cls.__name__} has no preset {name!r}: choose one of {', '.join(cls.presets)}.")
+        return cls(**{**cls.presets[name], **overrides})
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, subfolder: str | None = None, **kwargs):
+        """Load from a Hub repo or a folder, in evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: A Hub repo or a folder.
+            subfolder: Where the adapter lies in it; a checkpoint of all adapters has "router", "encoder" and "tam".
+            kwargs: diffusers' own: `torch_dtype` (or `dtype`), `variant`, `device_map`, `low_cpu_mem_usage`,
+                `disable_mmap`; for a Hub repo `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
+
+        Raises:
+            ValueError: If the config or the weights are not those of this class, or damaged; lists missing, unexpected
+                and misshapen weights. Nothing else than safetensors is ever opened.
+            OSError: If it cannot be had.
+            TypeError: If a keyword is not known.
+        """
+        unknown = sorted(set(kwargs) - {*_HUB_KEYWORDS, *_LOAD_KEYWORDS})
+        if unknown:
+            known = ", ".join(sorted((*_HUB_KEYWORDS, *_LOAD_KEYWORDS)))
+            raise TypeError(f"from_pretrained does not know {', '.join(unknown)}: it takes subfolder, {known}.")
+        variant = kwargs.get("variant")
+        weights = SAFETENSORS_WEIGHTS_NAME if variant is None else f"diffusion_pytorch_model.{variant}.safetensors"
+        files = [str(Path(subfolder or "", name)) for name in (CONFIG_NAME, weights)]
+        hub = {k: kwargs.pop(k) for k in _HUB_KEYWORDS if k in kwargs}
+        folder = fetch(pretrained_model_name_or_path, files, **hub) / (subfolder or "")
+        cls.inspect(folder, weights)
+        return super().from_pretrained(folder, use_safetensors=True, **kwargs)
+
+    @classmethod
+    def inspect(cls, folder: Path, weights: str = SAFETENSORS_WEIGHTS_NAME):
+        """The adapter of a folder without its weights, on the meta device.
+
+        Raises:
+            ValueError: If the folder does not hold just what an adapter of this class has.
+        """
+        present = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "nothing"
+        for name in (CONFIG_NAME, weights):
+            if not (folder / name).is_file():
+                raise ValueError(
+                    f"'{folder}' has no {name}, but {present}. Name the subfolder or the variant if it has one, or "
+                    "give a renamed file its name again; pickled weights are never loaded."
+                )
+        if list(folder.glob("*.index.json")):
+            raise ValueError(
+                f"'{folder}' holds an index of several weight files, but an adapter has one, {weights}: delete the "
+                "index."
+            )
+        config = cls.load_config(folder)
+        if config.get("_class_name") != cls.__name__:
+            raise ValueError(
+                f"'{folder}' holds a {config.get('_class_name')}, not a {cls.__name__}: load it with that class, or "
+                "name the right subfolder."
+            )
+        foreign = sorted(k for k in config if not k.startswith("_") and k not in cls._get_init_keys(cls))
+        if foreign:
+            raise ValueError(
+                f"'{folder / CONFIG_NAME}' has settings that this version of {cls.__name__} does not know: "
+                f"{', '.join(foreign)}. Update lavieid-adapters, or check the file."
+            )
+        try:
+            with safe_open(folder / weights, framework="pt") as file:
+                found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            with open(folder / weights, "rb") as file:
+                pointer = file.read(23) == b"version https://git-lfs"
+            remedy = "It is a git-lfs pointer: run git lfs pull" if pointer else "Fetch or save it again"
+            raise ValueError(f"'{folder / weights}' is damaged or no safetensors file ({error}). {remedy}.") from error
+        with torch.device("meta"):
+            adapter = cls.from_config(config)
+        expected = {name: list(tensor.shape) for name, tensor in adapter.state_dict().items()}
+        if found != expected:
+            shapes = [f"{k} {found[k]} for {expected[k]}" for k in found if k in expected and found[k] != expected[k]]
+            raise ValueError(
+                f"'{folder / weights}' does not hold the weights of a {cls.__name__} of this config.\n"
+                f"  missing keys: {', '.join(sorted(set(expected) - set(found))) or 'none'}\n"
+                f"  unexpected keys: {', '.join(sorted(set(found) - set(expected))) or 'none'}\n"
+                f"  other shapes: {', '.join(shapes) or 'none'}"
+            )
+        return adapter
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        *,
+        license: str = "apache-2.0",
+        base_model: str | None = None,
+        variant: str | None = None,
+        is_main_process: bool = True,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **kwargs,
+    ) -> None:
+        """Write `config.json`, one safetensors file and a model card, aside first and then renamed.
+
+        Args:
+            save_directory: A folder, made if it is not there.
+            license: The licence that the card names.
+            base_model: The model that it was trained on, for the card.
+            variant: Written into the weights' file name.
+            is_main_process: Whether this process of several is the one that writes; the others do nothing.
+            push_to_hub: Push to the Hub as well.
+            repo_id: The repo to push to; the folder's name if None.
+            kwargs: As in `push_to_hub`.
+
+        Raises:
+            ValueError: If `save_directory` is a file.
+        """
+        if kwargs and not push_to_hub:
+            raise TypeError(f"save_pretrained does not know {', '.join(kwargs)} without push_to_hub=True.")
+        if not is_main_process:
+            return
+        with written_aside(save_directory) as folder:
+            self.save_files(folder, variant)
+            card = model_card({type(self).__name__: self}, license, base_model)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+        if push_to_hub:
+            self.push_to_hub(
+                repo_id or Path(save_directory).name, license=license, base_model=base_model, variant=variant, **kwargs
+            )
+
+    def save_files(self, folder: Path, variant: str | None = None) -> None:
+        """Write `config.json` and the weights into `folder`, without a card."""
+        super().save_pretrained(folder, variant=variant, max_shard_size="1TB")
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        license: str = "apache-2.0",
+        base_model: str | None = None,
+        variant: str | None = None,
+        **kwargs,
+    ):
+        """Save to a temporary folder and upload it as one commit.
+
+        Args:
+            repo_id: "name" or "organisation/name"; created if it is not there.
+            license: The licence that the card names.
+            base_model: The model that it was trained on, for the card.
+            variant: Written into the weights' file name.
+            kwargs: `token`, `private`, `create_pr`, `commit_message`.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch, "adapter")
+            self.save_pretrained(folder, license=license, base_model=base_model, variant=variant)
+            return upload(folder, repo_id, **kwargs)

@@ -1,0 +1,105 @@
+"""Starting from a ConsisID checkpoint: which of its weights become which of ours, and reading no others."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from .adapter import hub_errors
+
+# Our name → ConsisID's name in its transformer. A name that ends in "." is a prefix and stands for all below it.
+ENCODER_KEYS = {"extractor.": "local_facial_extractor."}
+ROUTER_KEYS = {
+    "cross_attention.norm_context.": "perceiver_cross_attention.{layer}.norm1.",
+    "cross_attention.norm_query.": "perceiver_cross_attention.{layer}.norm2.",
+    "cross_attention.to_query.": "perceiver_cross_attention.{layer}.to_q.",
+    "cross_attention.to_key_value.": "perceiver_cross_attention.{layer}.to_kv.",
+    "cross_attention.to_out.": "perceiver_cross_attention.{layer}.to_out.",
+}
+ENCODER_CONFIG = {
+    "id_dim": "LFE_id_dim",
+    "vit_dim": "LFE_vit_dim",
+    "depth": "LFE_depth",
+    "head_dim": "LFE_dim_head",
+    "num_heads": "LFE_num_heads",
+    "num_id_tokens": "LFE_num_id_token",
+    "tokens_per_component": "LFE_num_querie",
+    "token_dim": "LFE_output_dim",
+    "ff_mult": "LFE_ff_mult",
+    "num_scales": "LFE_num_scale",
+}
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def read(
+    repo_or_folder: str | os.PathLike, keys: Mapping[str, str], subfolder: str | None = "transformer", **kwargs
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a ConsisID transformer's config, and those of its weights that `keys` (ours → theirs) names, under our
+    names.
+
+    Files that hold none of them are not fetched. Keywords are `hf_hub_download`'s.
+
+    Raises:
+        ValueError: If the checkpoint was made without face modules, or is not ConsisID's.
+        OSError: If a file is not there.
+    """
+    config = json.loads(_file(repo_or_folder, "config.json", subfolder, **kwargs).read_text())
+    if config.get("_class_name") != "ConsisIDTransformer3DModel" or not config.get("is_train_face"):
+        raise ValueError(
+            f"'{repo_or_folder}' holds a {config.get('_class_name')} with is_train_face={config.get('is_train_face')}: "
+            "give a ConsisID checkpoint that has its face modules, and the subfolder of its transformer."
+        )
+
+    def ours(name: str) -> str | None:
+        for mine, theirs in keys.items():
+            if name.startswith(theirs):
+                return mine + name.removeprefix(theirs)
+        return None
+
+    try:
+        index = json.loads(_file(repo_or_folder, f"{_WEIGHTS}.index.json", subfolder, **kwargs).read_text())
+        shards = sorted({shard for name, shard in index["weight_map"].items() if ours(name)})
+    except (FileNotFoundError, EntryNotFoundError):
+        shards = [_WEIGHTS]
+    weights = {}
+    for shard in shards:
+        path = _file(repo_or_folder, shard, subfolder, **kwargs)
+        try:
+            with safe_open(path, framework="pt") as file:
+                weights.update({ours(name): file.get_tensor(name) for name in file.keys() if ours(name)})  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"'{path}' is damaged ({error}): fetch it again.") from error
+    return config, weights
+
+
+def load(module: nn.Module, weights: Mapping[str, Tensor], keys: Mapping[str, str]) -> None:
+    """Copy weights into a module, all that lie below the names that `keys` gives; others keep their values.
+
+    Raises:
+        ValueError: Lists missing and unexpected keys.
+    """
+    missing, unexpected = module.load_state_dict(weights, strict=False)
+    missing = [name for name in missing if name.startswith(tuple(keys))]
+    if missing or unexpected:
+        raise ValueError(
+            f"The ConsisID checkpoint does not fit {type(module).__name__}.\n"
+            f"  missing keys: {', '.join(missing) or 'none'}\n"
+            f"  unexpected keys: {', '.join(unexpected) or 'none'}"
+        )
+
+
+def _file(repo_or_folder: str | os.PathLike, name: str, subfolder: str | None, **kwargs) -> Path:
+    if os.path.isdir(repo_or_folder):
+        path = Path(repo_or_folder, subfolder or "", name)
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no '{path}'.")
+        return path
+    with hub_errors(str(repo_or_folder)):
+        return Path(hf_hub_download(str(repo_or_folder), name, subfolder=subfolder, **kwargs))

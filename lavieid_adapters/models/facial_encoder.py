@@ -1,0 +1,181 @@
+"""The local encoder (section 3.2): features of the facial components → the component tokens that the router needs."""
+
+# b batch · m components · p patches of a ViT feature map · l tokens a component · D token_dim
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.transformers.consisid_transformer_3d import LocalFacialExtractor
+from torch import Tensor
+
+from . import consisid
+from .adapter import Adapter
+from .identity import FACIAL_COMPONENTS, Identity
+from .layers import versions
+
+CLIP = "openai/clip-vit-large-patch14-336"
+EVA02_CLIP = "timm/eva02_large_patch14_clip_336.merged2b"  # of which ConsisID takes features, in grey
+PUPPETS = "puppets"  # the drawn world's, which comes with the package
+
+
+class LocalFacialEncoder(Adapter):
+    """ConsisID's local facial extractor, run once a component: l_m of section 3.2.
+
+    Args:
+        id_dim: Width of the identity embedding.
+        vit_dim: Width of the ViT feature maps, and of the extractor.
+        depth: Layers, a multiple of num_scales.
+        head_dim, num_heads: Channels a head, and heads.
+        num_id_tokens: Tokens that the identity embedding becomes.
+        tokens_per_component: Number L of tokens a component.
+        token_dim: Width D of a component token.
+        ff_mult: Width of the feed-forward as a multiple of vit_dim.
+        num_scales: Number of ViT feature maps.
+        vision_model: Hub repo of the ViT whose features it takes, or "puppets" for the drawn world's; a processor of
+            photos starts from it.
+        grayscale: Whether that ViT sees the components without colours.
+    """
+
+    presets = {"cogvideox-5b": {}, "cogvideox-2b": {}}  # noqa: RUF012
+
+    @register_to_config
+    def __init__(
+        self,
+        id_dim: int = 1280,
+        vit_dim: int = 1024,
+        depth: int = 10,
+        head_dim: int = 64,
+        num_heads: int = 16,
+        num_id_tokens: int = 5,
+        tokens_per_component: int = 32,
+        token_dim: int = 2048,
+        ff_mult: int = 4,
+        num_scales: int = 5,
+        vision_model: str = CLIP,
+        grayscale: bool = False,
+    ):
+        super().__init__()
+        if depth % num_scales:
+            raise ValueError(
+                f"depth {depth} must be a multiple of num_scales {num_scales}: each scale has as many layers."
+            )
+        self._told: tuple[tuple, tuple[str, str]] | None = None
+        self.extractor = LocalFacialExtractor(
+            id_dim=id_dim,
+            vit_dim=vit_dim,
+            depth=depth,
+            dim_head=head_dim,
+            heads=num_heads,
+            num_id_token=num_id_tokens,
+            num_queries=tokens_per_component,
+            output_dim=token_dim,
+            ff_mult=ff_mult,
+            num_scale=num_scales,
+        )
+
+    @classmethod
+    def from_consisid(
+        cls, repo_or_folder: str, subfolder: str | None = "transformer", **kwargs
+    ) -> "LocalFacialEncoder":
+        """Start from the local facial extractor of a ConsisID checkpoint.
+
+        Args:
+            repo_or_folder: A Hub repo, or a folder, of a ConsisID pipeline or transformer.
+            subfolder: Where the transformer lies in it; None if at the top.
+            kwargs: `revision`, `token`, `cache_dir`, `local_files_only`.
+
+        Raises:
+            ValueError: If the checkpoint has no face modules; lists missing and unexpected keys.
+        """
+        config, weights = consisid.read(repo_or_folder, consisid.ENCODER_KEYS, subfolder, **kwargs)
+        sizes = {ours: config[theirs] for ours, theirs in consisid.ENCODER_CONFIG.items()}
+        encoder = cls(**sizes, vision_model=EVA02_CLIP, grayscale=True)
+        consisid.load(encoder, weights, consisid.ENCODER_KEYS)
+        return encoder.eval()
+
+    def forward(self, id_embeds: Tensor, vit_hidden_states: Sequence[Tensor]) -> Tensor:
+        """Encode the components of a batch of photos.
+
+        Args:
+            id_embeds: (b, id_dim), or (b, m, id_dim) where it differs between components.
+            vit_hidden_states: num_scales feature maps, each (b, m, p, vit_dim).
+
+        Returns:
+            Component tokens, (b, m, tokens_per_component, token_dim).
+
+        Raises:
+            ValueError: If a shape does not fit.
+        """
+        c = self.config
+        shapes = [tuple(v.shape) for v in vit_hidden_states]
+        if len(shapes) != c.num_scales or len(set(shapes)) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != c.vit_dim:
+            raise ValueError(
+                f"vit_hidden_states has shapes {shapes}, but this encoder needs {c.num_scales} of (batch, components, "
+                f"patches, {c.vit_dim})."
+            )
+        batch, components = shapes[0][:2]
+        if id_embeds.ndim == 2:
+            id_embeds = id_embeds[:, None].expand(-1, components, -1)
+        if tuple(id_embeds.shape) != (batch, components, c.id_dim):
+            raise ValueError(
+                f"id_embeds has shape {tuple(id_embeds.shape)}, but must be ({batch}, {c.id_dim}) or ({batch}, "
+                f"{components}, {c.id_dim}) beside these feature maps."
+            )
+        # The extractor is diffusers' own, whose layers take no other dtype than that of their weights.
+        dtype = self.dtype  # which asks each layer
+        features = [v.flatten(0, 1).to(dtype) for v in (id_embeds, *vit_hidden_states)]
+        tokens = self.extractor(features[0], features[1:])
+        return tokens.unflatten(0, (batch, components))
+
+    @torch.no_grad()
+    def encode(
+        self,
+        id_embeds: Tensor,
+        vit_hidden_states: Sequence[Tensor],
+        mask: Tensor | None = None,
+        names: Sequence[str] = FACIAL_COMPONENTS,
+    ) -> Identity:
+        """`forward` for one photo, as an `Identity` that carries this encoder's fingerprint.
+
+        Args:
+            id_embeds: (1, id_dim) or (1, m, id_dim).
+            vit_hidden_states: num_scales feature maps, each (1, m, p, vit_dim).
+            mask: (m,), bool; False where the photo does not show the component.
+            names: One a component.
+
+        Raises:
+            ValueError: If a shape does not fit, or if there is more than one photo.
+        """
+        tokens = self(id_embeds, vit_hidden_states)
+        if len(tokens) != 1:
+            raise ValueError(f"encode takes the features of one photo, but got {len(tokens)}: call it for each.")
+        return Identity(tokens[0], mask, tuple(names), self.fingerprint())
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell encoders apart: SHA-256 over names, shapes and signs of up to 4096 values a
+        tensor.
+
+        Signs, because they are the same in every dtype that the encoder may be loaded in.
+        """
+        return self._weights_told()[0]
+
+    def weights_digest(self) -> str:
+        """16 hexadecimal digits of up to 4096 values a tensor, and of their dtype: what the tokens depend on exactly,
+        where `fingerprint` says which tokens a router takes."""
+        return self._weights_told()[1]
+
+    def _weights_told(self) -> tuple[str, str]:
+        """`fingerprint` and `weights_digest`, computed once for all that the weights are between two changes."""
+        current = versions(self.parameters())
+        if self._told is None or self._told[0] != current:
+            tensors = sorted(self.state_dict().items())
+            samples = [flat[:: max(1, len(flat) // 4096)][:4096] for flat in (t.flatten() for _, t in tensors)]
+            signs = hashlib.sha256("".join(f"{name}{tuple(t.shape)}" for name, t in tensors).encode())
+            values = hashlib.sha256(str(samples[0].dtype).encode())
+            for sample in (sample.cpu().contiguous() for sample in samples):
+                signs.update(sample.signbit().numpy().tobytes())
+                values.update(sample.view(torch.uint8).numpy().tobytes())
+            self._told = current, (signs.hexdigest()[:16], values.hexdigest()[:16])
+        return self._told[1]

@@ -1,0 +1,1 @@
+"""The judges of drawn videos: identity, components, expression, motion. They share nothing with `sight`."""

@@ -1,9 +1,0 @@
-"""The hosts that each way of running is tried on."""
-
-import pytest
-from rig import RIGS
-
-
-@pytest.fixture(params=RIGS, ids=lambda rig: rig.name)
-def rig(request):
-    return request.param
