@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.labels import IGNORED
-
 
 class Interval(NamedTuple):
     """A mean and the bounds of its confidence interval."""
@@ -157,22 +155,24 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     return max(distance.item(), 0.0)
 
 
-def route_iou(weights: Tensor, labels: Tensor) -> Tensor:
-    """Intersection over union of the tokens that each route takes with those that show its component, over all
-    labelled tokens of the batch.
+def route_iou(weights: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
+    """Return the intersection over union of the tokens that each route takes with those that show its component, over
+    all labelled tokens of the batch.
 
     A route takes a token if no other has a larger weight there. As in eq. 5 (`route_loss`), tokens of no component
     count only where the router has a background route, since otherwise one of the components must take them.
 
     Args:
         weights: Of the routes, or their logits, (b, r, t): r is c, or c + 1 with a background route behind them.
-        labels: What `token_labels` gives, (b, t), int64: 0 to c - 1, c for no component, `IGNORED`.
+        labels: What `token_labels` gives, (b, t), int64: 0 to c - 1, c for no component, `ignore_index` where it is
+            not known.
+        ignore_index: The label of tokens that are left out, as in `torch.nn.functional.cross_entropy`.
 
     Returns:
         (r,), 0 to 1, float64; NaN for a component that no labelled token shows and that no token is routed to.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If the shapes do not fit, or if a label is negative and not `ignore_index`.
     """
     if weights.ndim != 3 or labels.shape != (weights.shape[0], weights.shape[2]):
         raise ValueError(
@@ -180,7 +180,13 @@ def route_iou(weights: Tensor, labels: Tensor) -> Tensor:
             "tokens) for (batch, routes, tokens)."
         )
     routes = weights.shape[1]
-    counted = (labels != IGNORED) & (labels < routes)
+    known = labels != ignore_index
+    if known.any() and (lowest := labels[known].min().item()) < 0:
+        raise ValueError(
+            f"labels holds {lowest}, but no label is negative except ignore_index, {ignore_index}. Give the ignore_index "
+            "that these labels were made with."
+        )
+    counted = known & (labels < routes)
     taken, true = weights.argmax(dim=1)[counted], labels[counted]
     hits = torch.bincount(true[taken == true], minlength=routes)
     return hits / (torch.bincount(taken, minlength=routes) + torch.bincount(true, minlength=routes) - hits).double()

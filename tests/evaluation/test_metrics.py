@@ -127,6 +127,18 @@ def test_route_iou_of_perfect_and_of_absent_routes():
     assert iou[[1, 3]].isnan().all()
 
 
+def test_route_iou_leaves_out_the_label_that_the_data_leaves_open_or_the_one_that_is_named():
+    labels = torch.tensor([[0, 0, 1, IGNORED]])
+    weights = torch.nn.functional.one_hot(torch.tensor([[0, 1, 1, 0]]), 2).transpose(1, 2).float()
+    wanted = torch.tensor([1 / 2, 1 / 2], dtype=torch.float64)
+    torch.testing.assert_close(route_iou(weights, labels), wanted)
+    counted = torch.tensor([[0, 0, 1, 0]])
+    assert not torch.equal(route_iou(weights, counted), wanted)
+    for ignore_index in (-1, 1000):
+        renamed = labels.masked_fill(labels == IGNORED, ignore_index)
+        torch.testing.assert_close(route_iou(weights, renamed, ignore_index=ignore_index), wanted)
+
+
 def test_bootstrap_interval_of_independent_values_is_that_of_the_normal_approximation():
     values = random(400) + 3
     mean, low, high = bootstrap_interval(values)
@@ -168,6 +180,10 @@ def test_bootstrap_interval_draws_whole_groups():
         (lambda: frechet_distance(random(9, 3), random(3, 3)), "3 samples of 3 channels .* at least 4"),
         (lambda: frechet_distance(random(9, 3), random(9, 3) / 0), "not finite"),
         (lambda: route_iou(random(1, 6, 8), torch.zeros(1, 7).long()), r"\(1, 7\) for weights of \(1, 6, 8\)"),
+        (
+            lambda: route_iou(random(1, 6, 8), torch.full((1, 8), -1)),
+            "labels holds -1, but no label is negative except ignore_index, -100",
+        ),
         (lambda: bootstrap_interval(random(0)), r"\(0,\), but must be \(n,\)"),
         (lambda: bootstrap_interval(random(3), torch.zeros(2)), r"\(2,\) for values of \(3,\)"),
         (lambda: bootstrap_interval(random(3), confidence=95), "confidence is 95 .* between 0 and 1"),
