@@ -183,8 +183,8 @@ def route_iou(weights: Tensor, labels: Tensor, ignore_index: int = -100) -> Tens
     known = labels != ignore_index
     if known.any() and (lowest := labels[known].min().item()) < 0:
         raise ValueError(
-            f"labels holds {lowest}, but no label is negative except ignore_index, {ignore_index}. Give the ignore_index "
-            "that these labels were made with."
+            f"labels holds {lowest}, but no label is negative except ignore_index, {ignore_index}. Give the "
+            "ignore_index that these labels were made with."
         )
     counted = known & (labels < routes)
     taken, true = weights.argmax(dim=1)[counted], labels[counted]
