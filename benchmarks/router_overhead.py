@@ -85,8 +85,8 @@ def main() -> None:
     detached_ms = (time.perf_counter() - begin) * 1e3
     step_without, memory_without = time_ms(step, repeats=5, warmup=1), peak_gib(step)
 
-    prepared = router.prepare(component_tokens)
-    out_of_place = lambda: router.apply_prepared(z, prepared)  # noqa: E731
+    folded = router.fold(component_tokens)
+    out_of_place = lambda: router.apply_folded(z, folded)  # noqa: E731
     rows.append(("router, not in place", time_ms(out_of_place), peak_gib(out_of_place)))
     usable, kernels.usable = kernels.usable, lambda *_: False
     rows.append(("reassociated, plain PyTorch", time_ms(out_of_place), peak_gib(out_of_place)))
@@ -127,7 +127,7 @@ def main() -> None:
     print(
         f"\nattach {attached_ms:.1f} ms, detach {detached_ms:.1f} ms, set_tokens {min(set_ms):.1f} to "
         f"{max(set_ms):.1f} ms; memory of a step {memory_with - memory_without:+.3f} GiB with the router, whose "
-        f"weights and prepared form are {(router.num_parameters() + 2 * DIM * INNER) * 2 / 2**30:.2f} GiB"
+        f"weights and folded form are {(router.num_parameters() + 2 * DIM * INNER) * 2 / 2**30:.2f} GiB"
     )
 
 

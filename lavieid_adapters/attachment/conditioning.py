@@ -1,4 +1,4 @@
-"""The identities that are set on a handle, and their prepared form for the activations that they meet."""
+"""The identities that are set on a handle, and their folded form for the activations that they meet."""
 
 # b batch of the host · k identities · m components · l tokens a component · D token_dim
 
@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ..models.layers import versions
-from ..models.local_router import LocalRouter
-from ..models.prepared import PreparedIdentity
+from ..models.local_router import FoldedIdentity, LocalRouter
 from .regions import check_frames, token_regions
 
 
@@ -48,18 +47,18 @@ class Conditioning:
             raise ValueError(f"There are {len(regions)} regions for {len(tokens)} identities: give one each.")
         self.router, self.tokens, self.videos_per_prompt = router, tokens, videos_per_prompt
         self.regions = regions
-        self._kept: PreparedIdentity | None = None  # of the identities
+        self._kept: FoldedIdentity | None = None  # of the identities
         self._kept_for: tuple | None = None
         self._made_of: tuple | None = None
-        self._expanded: tuple[PreparedIdentity, int, PreparedIdentity] | None = None  # from what, batch, to what
+        self._expanded: tuple[FoldedIdentity, int, FoldedIdentity] | None = None  # from what, batch, to what
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def shown(
         self, hidden_states: Tensor, grid: tuple[int, int, int] | None, order: Tensor | None = None
-    ) -> list[tuple[PreparedIdentity, Tensor | None]]:
-        """The prepared identities that video tokens (b, n, D') meet, each with its region (1, n), None for all tokens.
+    ) -> list[tuple[FoldedIdentity, Tensor | None]]:
+        """The folded identities that video tokens (b, n, D') meet, each with its region (1, n), None for all tokens.
 
         Args:
             hidden_states: The video tokens.
@@ -69,35 +68,35 @@ class Conditioning:
         Raises:
             ValueError: If the identities do not fit the batch, or the regions the token grid.
         """
-        prepared = self.prepared(hidden_states.device, hidden_states.dtype, len(hidden_states))
+        folded = self.folded(hidden_states.device, hidden_states.dtype, len(hidden_states))
         if self.regions is None:
-            return [(prepared, None)]
+            return [(folded, None)]
         if self.regions[0].device != hidden_states.device:
             self.regions = [region.to(hidden_states.device) for region in self.regions]
         regions = token_regions(self.regions, grid, hidden_states.shape[1])
         if order is not None:
             regions = regions[:, order.to(regions.device)]
-        return [(prepared.select(slice(i, i + 1)), regions[i : i + 1]) for i in range(len(self))]
+        return [(folded.select(slice(i, i + 1)), regions[i : i + 1]) for i in range(len(self))]
 
-    def prepared(self, device: torch.device, dtype: torch.dtype, batch: int) -> PreparedIdentity:
-        """The prepared form for a batch of activations.
+    def folded(self, device: torch.device, dtype: torch.dtype, batch: int) -> FoldedIdentity:
+        """The folded form for a batch of activations.
 
         Raises:
             ValueError: If the identities do not fit the batch.
         """
-        prepared = self.fold(device, dtype)
+        folded = self.fold(device, dtype)
         if len(self) == 1 or self.regions is not None:
-            return prepared
+            return folded
         # To keep it within a compiled forward would be another graph from the second step on.
-        if torch.compiler.is_compiling() or prepared is not self._kept:
-            return self._expand(prepared, batch)
-        if self._expanded is None or self._expanded[0] is not prepared or self._expanded[1] != batch:
+        if torch.compiler.is_compiling() or folded is not self._kept:
+            return self._expand(folded, batch)
+        if self._expanded is None or self._expanded[0] is not folded or self._expanded[1] != batch:
             with torch.inference_mode(False), torch.no_grad():
-                self._expanded = (prepared, batch, self._expand(prepared, batch))
+                self._expanded = (folded, batch, self._expand(folded, batch))
         return self._expanded[2]
 
-    def fold(self, device: torch.device, dtype: torch.dtype) -> PreparedIdentity:
-        """The prepared form of the identities, kept until the activations' kind or the router's weights change."""
+    def fold(self, device: torch.device, dtype: torch.dtype) -> FoldedIdentity:
+        """The folded form of the identities, kept until the activations' kind or the router's weights change."""
         sources = (self.tokens, *self.router.parameters())
         trains = torch.is_grad_enabled() and any(source.requires_grad for source in sources)
         key = (device, dtype)
@@ -111,18 +110,18 @@ class Conditioning:
         self.tokens, self.mask = self.tokens.to(device), self.mask.to(device)
         if trains:
             self._kept = None  # a step will change the weights
-            return self.router.prepare(self.tokens, self.mask, dtype)
+            return self.router.fold(self.tokens, self.mask, dtype)
         # What is kept may meet a backward pass later, which tensors of inference mode do not allow.
         with torch.inference_mode(False), torch.no_grad():
-            self._kept = self.router.prepare(self.tokens, self.mask, dtype)
+            self._kept = self.router.fold(self.tokens, self.mask, dtype)
         self._kept_for = key
         if not compiling:
             self._made_of = versions((self.tokens, *self.router.parameters()))
         return self._kept
 
-    def _expand(self, prepared: PreparedIdentity, batch: int) -> PreparedIdentity:
+    def _expand(self, folded: FoldedIdentity, batch: int) -> FoldedIdentity:
         index = identity_index(batch, len(self), self.videos_per_prompt)
-        return prepared.select(torch.tensor(index, device=self.tokens.device))
+        return folded.select(torch.tensor(index, device=self.tokens.device))
 
     def check_forward(self, batch: int, passes: int | None, grid: tuple[int, int, int] | None) -> None:
         """Refuse, as far as it is known, a forward of the whole transformer whose token grid does not fit the regions,

@@ -236,7 +236,7 @@ class RouterHandle(Attachment):
         # first.
         if self._record is not None and self.enabled and (quiet or torch._C._current_graph_task_id() == -1):
             with torch.no_grad():
-                weights = sum(self.router.prepared_weights(hidden_states, *identity) for identity in shown)
+                weights = sum(self.router.folded_weights(hidden_states, *identity) for identity in shown)
                 weights = weights.expand(len(hidden_states), -1, -1)
             if clip.order is not None:
                 weights = weights[..., clip.order.argsort().to(weights.device)]
@@ -246,8 +246,8 @@ class RouterHandle(Attachment):
             strength = strength * self._gate.to(strength.device, non_blocking=True)
         # What is recorded must not be written over.
         in_place, out = self._host.fresh_output and len(shown) == 1 and self._streams is None, None
-        for prepared, region in shown:
-            out = self.router.apply_prepared(hidden_states, prepared, strength, in_place, region, onto=out)
+        for folded, region in shown:
+            out = self.router.apply_folded(hidden_states, folded, strength, in_place, region, onto=out)
         return out
 
     def _check_clip_is_known(self) -> None:

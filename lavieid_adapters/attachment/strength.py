@@ -8,6 +8,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from ..models.checks import finite, fraction
+
 
 def delegated(target: Callable, cls: type, name: str) -> property:
     """A property that is another object's, with its documentation."""
@@ -72,7 +74,7 @@ class Strength:
 
     @start.setter
     def start(self, value: float) -> None:
-        self._start = _fraction("start", value)
+        self._start = fraction("start", value)
         self._update()
 
     @property
@@ -82,7 +84,7 @@ class Strength:
 
     @end.setter
     def end(self, value: float) -> None:
-        self._end = _fraction("end", value)
+        self._end = fraction("end", value)
         self._update()
 
     def now(self, like: Tensor, progress: Tensor | None) -> Tensor:
@@ -116,16 +118,3 @@ class Strength:
         self._alpha = torch.tensor([[self._scale * s for s in self._component_scales.values()]], device=device)
         # The run's last step is inside a window that ends with the run.
         self._bounds = torch.tensor([self._start, math.inf if self._end == 1 else self._end], device=device)
-
-
-def finite(name: str, value: float) -> float:
-    """The value as a float, refused if it is infinite or no number."""
-    if not math.isfinite(value):
-        raise ValueError(f"{name} is {value}, but must be a finite number.")
-    return float(value)
-
-
-def _fraction(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value}, but must be a fraction of the run, 0 to 1.")
-    return float(value)

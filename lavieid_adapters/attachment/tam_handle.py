@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ..hosts.pipe_models import find_decoders, need_refined
 from ..hosts.pipeline import VideoPipeline
+from ..models.checks import finite
 from ..models.tam import LAYOUTS, TAM
 from .decoder import RefiningDecoder
-from .strength import finite
 
 
 class Refiner:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..models.facial_encoder import CLIP, EVA02_CLIP, LocalFacialEncoder
+from ..models.consisid import EVA02_CLIP
+from ..models.facial_encoder import CLIP, LocalFacialEncoder
 from ..models.identity import FACIAL_COMPONENTS, Identity
 from .parts import FaceFeatures
 from .photo import Photo, content_digest

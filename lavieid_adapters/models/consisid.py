@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
@@ -35,7 +35,44 @@ ENCODER_CONFIG = {
     "num_scales": "LFE_num_scale",
 }
 
+EVA02_CLIP = "timm/eva02_large_patch14_clip_336.merged2b"  # the ViT of which ConsisID takes features, in grey
+
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+Started = TypeVar("Started", bound=nn.Module)
+
+
+def start_encoder(
+    encoder_class: type[Started], repo_or_folder: str | os.PathLike, subfolder: str | None, **kwargs
+) -> Started:
+    """Build a local encoder from a ConsisID checkpoint; see `LocalFacialEncoder.from_consisid`."""
+    config, weights = read(repo_or_folder, ENCODER_KEYS, subfolder, **kwargs)
+    sizes = {ours: config[theirs] for ours, theirs in ENCODER_CONFIG.items()}
+    encoder = encoder_class(**sizes, vision_model=EVA02_CLIP, grayscale=True)
+    load(encoder, weights, ENCODER_KEYS)
+    return encoder.eval()
+
+
+def start_router(
+    router_class: type[Started], repo_or_folder: str | os.PathLike, layer: int, subfolder: str | None, **kwargs
+) -> Started:
+    """Build a router whose phi is one of a ConsisID checkpoint's; see `LocalRouter.from_consisid`."""
+    keys = {ours: theirs.format(layer=layer) for ours, theirs in ROUTER_KEYS.items()}
+    config, weights = read(repo_or_folder, keys, subfolder, **kwargs)
+    layers = config["num_layers"] // config["cross_attn_interval"]
+    if not 0 <= layer < layers:
+        raise ValueError(
+            f"layer is {layer}, but '{repo_or_folder}' has {layers} cross-attentions: choose 0 to {layers - 1}."
+        )
+    router = router_class(
+        dim=config["num_attention_heads"] * config["attention_head_dim"],
+        token_dim=config["LFE_output_dim"],
+        inner_dim=config["cross_attn_num_heads"] * config["cross_attn_dim_head"],
+        num_heads=config["cross_attn_num_heads"],
+        tokens_per_component=config["LFE_num_querie"],
+    )
+    load(router, weights, keys)
+    return router.eval()
 
 
 def read(

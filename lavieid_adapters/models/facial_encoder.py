@@ -16,7 +16,6 @@ from .identity import FACIAL_COMPONENTS, Identity
 from .layers import versions
 
 CLIP = "openai/clip-vit-large-patch14-336"
-EVA02_CLIP = "timm/eva02_large_patch14_clip_336.merged2b"  # of which ConsisID takes features, in grey
 PUPPETS = "puppets"  # the drawn world's, which comes with the package
 
 
@@ -89,11 +88,7 @@ class LocalFacialEncoder(Adapter):
         Raises:
             ValueError: If the checkpoint has no face modules; lists missing and unexpected keys.
         """
-        config, weights = consisid.read(repo_or_folder, consisid.ENCODER_KEYS, subfolder, **kwargs)
-        sizes = {ours: config[theirs] for ours, theirs in consisid.ENCODER_CONFIG.items()}
-        encoder = cls(**sizes, vision_model=EVA02_CLIP, grayscale=True)
-        consisid.load(encoder, weights, consisid.ENCODER_KEYS)
-        return encoder.eval()
+        return consisid.start_encoder(cls, repo_or_folder, subfolder, **kwargs)
 
     def forward(self, id_embeds: Tensor, vit_hidden_states: Sequence[Tensor]) -> Tensor:
         """Encode the components of a batch of photos.

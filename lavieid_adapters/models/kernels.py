@@ -1,6 +1,6 @@
 """Eqs. 2 and 3 on a GPU: two Triton kernels around the two large projections, which stay with cuBLAS.
 
-Layer norm is folded away: the projections' weights have rows of mean zero (see `PreparedIdentity`), so a token needs
+Layer norm is folded away: the projections' weights have rows of mean zero (see `FoldedIdentity`), so a token needs
 only the factor 1 / std, which the first kernel finds while it reads the token for its route logits. Nothing of the
 size of the video tokens is written but the queries, and the attention's output takes their place.
 """
@@ -132,43 +132,42 @@ def rotate_query_key(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return qkv
 
 
-def usable(hidden_states: Tensor, prepared, strength: Tensor) -> bool:
+def usable(hidden_states: Tensor, folded, strength: Tensor) -> bool:
     """Whether the kernels can take these tensors: a GPU with Triton, 16-bit floats, no gradient, and sizes they
     tile."""
-    _, _, context, head_dim = prepared.key.shape
-    components = prepared.visible.shape[1]
+    _, _, context, head_dim = folded.key.shape
+    components = folded.visible.shape[1]
     length = context // components
     return (
         triton is not None
         and hidden_states.is_cuda
         and hidden_states.dtype in (torch.bfloat16, torch.float16)
-        and hidden_states.dtype == prepared.key.dtype
+        and hidden_states.dtype == folded.key.dtype
         and not (
-            torch.is_grad_enabled()
-            and any(t.requires_grad for t in (hidden_states, strength, *vars(prepared).values()))
+            torch.is_grad_enabled() and any(t.requires_grad for t in (hidden_states, strength, *vars(folded).values()))
         )
         and hidden_states.shape[-1] % 64 == 0
         and head_dim in (16, 32, 64, 128)
         and length in (16, 32, 64)
-        and prepared.route_bias.shape[1] <= _ROUTES
+        and folded.route_bias.shape[1] <= _ROUTES
     )
 
 
 def route_and_attend(
     hidden_states: Tensor,
-    prepared,
+    folded,
     strength: Tensor,
     eps: float,
     in_place: bool,
     region: Tensor | None = None,
     onto: Tensor | None = None,
 ) -> Tensor:
-    """Eq. 3: hidden_states (b, n, D'), the prepared identity of b samples or one, strength (b or 1, m), region (b or 1,
+    """Eq. 3: hidden_states (b, n, D'), the folded identity of b samples or one, strength (b or 1, m), region (b or 1,
     n) → (b, n, D'), written over hidden_states if `in_place`, or over `onto`, to which the steering is then added."""
     hidden_states = hidden_states.contiguous()
     batch, num_tokens, dim = hidden_states.shape
-    identities, heads, context, head_dim = prepared.key.shape
-    components = prepared.visible.shape[1]
+    identities, heads, context, head_dim = folded.key.shape
+    components = folded.visible.shape[1]
     # An identity or a strength for the whole batch is read again for each sample.
     identity_stride, strength_stride = int(identities > 1), int(len(strength) > 1)
     weights = hidden_states.new_empty((batch, num_tokens, _ROUTES), dtype=torch.float32)
@@ -177,22 +176,22 @@ def route_and_attend(
     blocks = triton.cdiv(num_tokens, block_n)
     with _on_device_of(hidden_states):
         _route_kernel[(blocks, batch)](
-            hidden_states, prepared.route_weight, prepared.route_bias.float(), strength.float(), weights, inverse_std,
+            hidden_states, folded.route_weight, folded.route_bias.float(), strength.float(), weights, inverse_std,
             num_tokens, eps, identity_stride, strength_stride,
-            DIM=dim, REAL_ROUTES=prepared.route_bias.shape[1], COMPONENTS=components, ROUTES=_ROUTES,
+            DIM=dim, REAL_ROUTES=folded.route_bias.shape[1], COMPONENTS=components, ROUTES=_ROUTES,
             BLOCK_N=block_n, BLOCK_D=64, num_warps=4,
         )  # fmt: skip
         if region is not None:
             weights *= region[..., None]
-        query = F.linear(hidden_states, prepared.query_weight)
+        query = F.linear(hidden_states, folded.query_weight)
         _attend_kernel[(blocks, heads, batch)](
-            query, prepared.key, prepared.key_bias.float(), prepared.value, weights, inverse_std, num_tokens,
+            query, folded.key, folded.key_bias.float(), folded.value, weights, inverse_std, num_tokens,
             identity_stride,
             HEADS=heads, HEAD_DIM=head_dim, COMPONENTS=components, LENGTH=context // components,
             ROUTES=_ROUTES, BLOCK_N=block_n, num_warps=4,
         )  # fmt: skip
     in_place, residual = in_place or onto is not None, hidden_states if onto is None else onto
-    residual, attended, out_weight = residual.flatten(0, 1), query.flatten(0, 1), prepared.out_weight.t()
+    residual, attended, out_weight = residual.flatten(0, 1), query.flatten(0, 1), folded.out_weight.t()
     # The sum rides on the projection; in place it also spares a copy of the video tokens.
     out = residual.addmm_(attended, out_weight) if in_place else torch.addmm(residual, attended, out_weight)
     return out.view_as(hidden_states)

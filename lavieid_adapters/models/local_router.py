@@ -4,6 +4,7 @@
 # D token_dim · D' dim · r routes: the m components, and the background after them if the router has one
 
 import functools
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,30 @@ from torch import Tensor, nn
 from . import consisid, kernels
 from .adapter import Adapter
 from .layers import CrossAttention, LayerNorm, Linear, split_heads, zero_init
-from .prepared import PreparedIdentity
+
+
+@dataclass
+class FoldedIdentity:
+    """All of eqs. 2 and 3 that does not depend on the video tokens, computed once an identity instead of once a step.
+
+    With x the video token after layer norm without gain and bias, logits are `route_weight @ x + route_bias`, scores
+    of a head are `(query_weight @ x) · key + key_bias`. Both weights hold the layer norms' gains and have rows of
+    mean zero, so that they give the same for a token whose mean has not been taken off.
+    """
+
+    route_weight: Tensor  # b r D'
+    route_bias: Tensor  # b r, float32; the lowest number where a component is masked
+    visible: Tensor  # b m, float32; 0 where a component is masked
+    query_weight: Tensor  # (h d) D'
+    key: Tensor  # b h (m l) d, divided by the root of d
+    key_bias: Tensor  # b h (m l), float32
+    value: Tensor  # b h (m l) d
+    out_weight: Tensor  # D' (h d)
+
+    def select(self, index: Tensor | slice) -> "FoldedIdentity":
+        """The folded form of the batch in which sample i shows identity index[i]."""
+        shared = ("query_weight", "out_weight")
+        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in shared})
 
 
 class LocalRouter(Adapter):
@@ -76,22 +100,7 @@ class LocalRouter(Adapter):
         Raises:
             ValueError: If the checkpoint has no face modules, or no such layer.
         """
-        keys = {ours: theirs.format(layer=layer) for ours, theirs in consisid.ROUTER_KEYS.items()}
-        config, weights = consisid.read(repo_or_folder, keys, subfolder, **kwargs)
-        layers = config["num_layers"] // config["cross_attn_interval"]
-        if not 0 <= layer < layers:
-            raise ValueError(
-                f"layer is {layer}, but '{repo_or_folder}' has {layers} cross-attentions: choose 0 to {layers - 1}."
-            )
-        router = cls(
-            dim=config["num_attention_heads"] * config["attention_head_dim"],
-            token_dim=config["LFE_output_dim"],
-            inner_dim=config["cross_attn_num_heads"] * config["cross_attn_dim_head"],
-            num_heads=config["cross_attn_num_heads"],
-            tokens_per_component=config["LFE_num_querie"],
-        )
-        consisid.load(router, weights, keys)
-        return router.eval()
+        return consisid.start_router(cls, repo_or_folder, layer, subfolder, **kwargs)
 
     def forward(
         self,
@@ -114,8 +123,8 @@ class LocalRouter(Adapter):
         Raises:
             ValueError, TypeError: If a shape or dtype does not fit the router.
         """
-        return self.apply_prepared(
-            hidden_states, self.prepare(component_tokens, component_mask, hidden_states.dtype), strength
+        return self.apply_folded(
+            hidden_states, self.fold(component_tokens, component_mask, hidden_states.dtype), strength
         )
 
     def route_logits(
@@ -135,11 +144,11 @@ class LocalRouter(Adapter):
     ) -> Tensor:
         """w of eq. 2, (batch, num_components, tokens): what the background takes is left out. Arguments as in
         `forward`."""
-        return self.prepared_weights(hidden_states, self.prepare(component_tokens, component_mask, hidden_states.dtype))
+        return self.folded_weights(hidden_states, self.fold(component_tokens, component_mask, hidden_states.dtype))
 
-    def prepare(
+    def fold(
         self, component_tokens: Tensor, component_mask: Tensor | None = None, dtype: torch.dtype | None = None
-    ) -> PreparedIdentity:
+    ) -> FoldedIdentity:
         """Compute what depends on the identity alone: (W_m l W_l) W_zᵀ, keys and values (eqs. 2 and 3 reassociated).
 
         Args:
@@ -155,7 +164,7 @@ class LocalRouter(Adapter):
         with torch.autocast(component_tokens.device.type, enabled=False):  # it would fold in 16 bits
             return self._fold(component_tokens, component_mask, dtype)
 
-    def _fold(self, component_tokens: Tensor, component_mask: Tensor, dtype: torch.dtype) -> PreparedIdentity:
+    def _fold(self, component_tokens: Tensor, component_mask: Tensor, dtype: torch.dtype) -> FoldedIdentity:
         # Folding is done once, so it is done in float32 or wider: the products are rounded to `dtype` only at the end.
         wide = _wide(component_tokens.dtype, dtype)
         tokens = component_tokens.to(wide)
@@ -168,7 +177,7 @@ class LocalRouter(Adapter):
 
         key, value = attention.keys_values(tokens.flatten(1, 2))
         key = key * attention.head_dim**-0.5
-        return PreparedIdentity(
+        return FoldedIdentity(
             route_weight=route.to(dtype),
             route_bias=route_bias,
             visible=component_mask.to(wide),
@@ -180,7 +189,7 @@ class LocalRouter(Adapter):
         )
 
     def _fold_route(self, tokens: Tensor, component_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """`route_weight` and `route_bias` of the prepared form, in the dtype of the tokens (b, m, l, D)."""
+        """`route_weight` and `route_bias` of the folded form, in the dtype of the tokens (b, m, l, D)."""
         wide = tokens.dtype
         route = torch.einsum("ml,bmlD->bmD", self.aggregate.to(wide), self.norm_component(tokens))
         route = self.to_component(route) @ self.to_video.weight.to(wide)
@@ -192,59 +201,57 @@ class LocalRouter(Adapter):
         hidden = F.pad(~component_mask, (0, route_bias.shape[1] - component_mask.shape[1]))
         return route, route_bias.masked_fill(hidden, torch.finfo(wide).min)
 
-    def apply_prepared(
+    def apply_folded(
         self,
         hidden_states: Tensor,
-        prepared: PreparedIdentity,
+        folded: FoldedIdentity,
         strength: Tensor | None = None,
         in_place: bool = False,
         region: Tensor | None = None,
         onto: Tensor | None = None,
     ) -> Tensor:
-        """Eq. 3 on the prepared form; `strength` as in `forward`.
+        """Eq. 3 on the folded form; `strength` as in `forward`.
 
         Args:
             hidden_states: Video tokens z, (batch, tokens, dim).
-            prepared: What `prepare` gave.
+            folded: What `fold` gave.
             strength: alpha a component, (batch or 1, num_components); 1 if None.
             in_place: Whether `hidden_states` may be written over.
             region: The share of each token that is steered, (batch or 1, tokens); 1 if None.
             onto: What the steering is added to instead of z, and may be written over: several identities add up.
         """
-        self.check_hidden_states(hidden_states, len(prepared.visible))
-        strength = prepared.visible if strength is None else prepared.visible * strength
-        if kernels.usable(hidden_states, prepared, strength):
+        self.check_hidden_states(hidden_states, len(folded.visible))
+        strength = folded.visible if strength is None else folded.visible * strength
+        if kernels.usable(hidden_states, folded, strength):
             eps = self.norm_video.eps
-            return kernels.route_and_attend(hidden_states, prepared, strength, eps, in_place, region, onto)
+            return kernels.route_and_attend(hidden_states, folded, strength, eps, in_place, region, onto)
 
         x = self._normalise(hidden_states)
-        weights = self._weights(x, prepared) * strength[:, None]  # b n m
+        weights = self._weights(x, folded) * strength[:, None]  # b n m
         if region is not None:
             weights = weights * region[..., None]
-        query = split_heads(F.linear(x, prepared.query_weight), self.cross_attention.num_heads)
-        scores = query @ prepared.key.transpose(-1, -2) + prepared.key_bias[:, :, None]  # b h n (m l), float32
+        query = split_heads(F.linear(x, folded.query_weight), self.cross_attention.num_heads)
+        scores = query @ folded.key.transpose(-1, -2) + folded.key_bias[:, :, None]  # b h n (m l), float32
         scores = scores.unflatten(-1, (-1, self.config.tokens_per_component)).softmax(dim=-1)
         scores = (scores * weights[:, None, :, :, None]).flatten(-2).to(x.dtype)
-        out = (scores @ prepared.value).transpose(1, 2).flatten(2)
-        return (hidden_states if onto is None else onto) + F.linear(out, prepared.out_weight)
+        out = (scores @ folded.value).transpose(1, 2).flatten(2)
+        return (hidden_states if onto is None else onto) + F.linear(out, folded.out_weight)
 
-    def prepared_weights(
-        self, hidden_states: Tensor, prepared: PreparedIdentity, region: Tensor | None = None
-    ) -> Tensor:
-        """w of eq. 2 on the prepared form, (batch, num_components, tokens); 0 outside the `region` (batch or 1,
+    def folded_weights(self, hidden_states: Tensor, folded: FoldedIdentity, region: Tensor | None = None) -> Tensor:
+        """w of eq. 2 on the folded form, (batch, num_components, tokens); 0 outside the `region` (batch or 1,
         tokens)."""
-        self.check_hidden_states(hidden_states, len(prepared.visible))
-        weights = self._weights(self._normalise(hidden_states), prepared) * prepared.visible[:, None]
+        self.check_hidden_states(hidden_states, len(folded.visible))
+        weights = self._weights(self._normalise(hidden_states), folded) * folded.visible[:, None]
         return (weights if region is None else weights * region[..., None]).transpose(1, 2)
 
     def _normalise(self, hidden_states: Tensor) -> Tensor:
-        # Gains and biases are in the prepared weights; phi's query norm and eq. 2's norm of z are the same but for
+        # Gains and biases are in the folded weights; phi's query norm and eq. 2's norm of z are the same but for
         # those.
         return F.layer_norm(hidden_states, hidden_states.shape[-1:], eps=self.norm_video.eps)
 
-    def _weights(self, x: Tensor, prepared: PreparedIdentity) -> Tensor:
-        logits = _logits(x, prepared.route_weight, prepared.route_bias)
-        return logits.softmax(dim=-1)[..., : prepared.visible.shape[1]]
+    def _weights(self, x: Tensor, folded: FoldedIdentity) -> Tensor:
+        logits = _logits(x, folded.route_weight, folded.route_bias)
+        return logits.softmax(dim=-1)[..., : folded.visible.shape[1]]
 
     def check_tokens(self, component_tokens: Tensor, component_mask: Tensor | None) -> Tensor:
         """Refuse tokens or a mask that do not fit the router; return the mask, all True if it is None."""

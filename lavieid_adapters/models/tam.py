@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from ..attachment.strength import finite
 from .adapter import Adapter
+from .checks import finite
 from .layers import CausalBlock, CrossAttention, Linear, frame_rotation, zero_init
 
 LAYOUTS = ("bfchw", "bcfhw")

@@ -169,9 +169,9 @@ def test_window_counts_the_steps_of_the_run(pipe, adapters):
     acted = []
     with attach_lavieid(pipe, adapters) as lavieid:
         lavieid.set_identity(tiny.tokens())
-        adapters["router"].apply_prepared = lambda hidden_states, prepared, strength, *args, **kwargs: (
-            acted.append(bool(strength.any())) or LocalRouter.apply_prepared(
-                adapters["router"], hidden_states, prepared, strength, *args, **kwargs
+        adapters["router"].apply_folded = lambda hidden_states, folded, strength, *args, **kwargs: (
+            acted.append(bool(strength.any())) or LocalRouter.apply_folded(
+                adapters["router"], hidden_states, folded, strength, *args, **kwargs
             )
         )  # fmt: skip
         lavieid.start, lavieid.end = 0.25, 0.75

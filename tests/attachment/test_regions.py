@@ -167,8 +167,8 @@ def test_each_person_stays_in_their_region_exactly(model, batch):
     assert (alone[0] != host).any(-1).all() and (alone[0] != alone[1]).any(-1).all()
     torch.testing.assert_close(both, torch.where(left, alone[0], torch.where(right, alone[1], host)))
     # To the last bit: folding two identities together rounds otherwise than folding them one by one.
-    prepared = router.prepare(two)
-    alone = [router.apply_prepared(host, prepared.select(slice(i, i + 1))) for i in range(2)]
+    folded = router.fold(two)
+    alone = [router.apply_folded(host, folded.select(slice(i, i + 1))) for i in range(2)]
     assert torch.equal(both, torch.where(left, alone[0], torch.where(right, alone[1], host)))
 
 
@@ -191,22 +191,22 @@ def test_overlapping_soft_regions_add_up(model):
 def test_the_router_alone_takes_regions_and_adds_them_up():
     router, z, two = tiny.router().double(), torch.randn(2, 30, tiny.DIM).double() * 2 + 3, tiny.tokens(2).double()
     regions = torch.rand(2, 30).double()
-    one, other = (router.prepare(two[i : i + 1]) for i in range(2))
-    out = router.apply_prepared(z, one, region=regions[:1])
-    alone = [router.apply_prepared(z, prepared) - z for prepared in (one, other)]
+    one, other = (router.fold(two[i : i + 1]) for i in range(2))
+    out = router.apply_folded(z, one, region=regions[:1])
+    alone = [router.apply_folded(z, folded) - z for folded in (one, other)]
     assert (alone[0] - alone[1]).norm() > 0.1 * alone[0].norm()
     torch.testing.assert_close(out - z, regions[0, :, None] * alone[0])
-    out = router.apply_prepared(z, other, region=regions[1:], onto=out)
+    out = router.apply_folded(z, other, region=regions[1:], onto=out)
     torch.testing.assert_close(out - z, regions[0, :, None] * alone[0] + regions[1, :, None] * alone[1])
-    each = router.apply_prepared(z, router.prepare(two), region=regions)  # a region and an identity for each sample
-    torch.testing.assert_close(each[0], (router.apply_prepared(z, one, region=regions[:1]))[0])
-    torch.testing.assert_close(each[1], (router.apply_prepared(z, other, region=regions[1:]))[1])
+    each = router.apply_folded(z, router.fold(two), region=regions)  # a region and an identity for each sample
+    torch.testing.assert_close(each[0], (router.apply_folded(z, one, region=regions[:1]))[0])
+    torch.testing.assert_close(each[1], (router.apply_folded(z, other, region=regions[1:]))[1])
 
 
 def test_a_region_scales_the_route_weights():
     router, z = tiny.router(), torch.randn(2, 30, tiny.DIM)
-    prepared, region = router.prepare(tiny.tokens(1)), torch.linspace(0, 1, 30)[None]
-    whole, part = router.prepared_weights(z, prepared), router.prepared_weights(z, prepared, region)
+    folded, region = router.fold(tiny.tokens(1)), torch.linspace(0, 1, 30)[None]
+    whole, part = router.folded_weights(z, folded), router.folded_weights(z, folded, region)
     assert whole.min() > 0
     torch.testing.assert_close(part, whole * region)
 
@@ -360,9 +360,9 @@ def test_gradients_of_regions_are_right():
     z = torch.randn(1, 5, tiny.DIM, dtype=torch.float64, requires_grad=True)
 
     def both(z, two):
-        prepared = router.prepare(two)
-        out = router.apply_prepared(z, prepared.select(slice(0, 1)), region=region[:1])
-        return router.apply_prepared(z, prepared.select(slice(1, 2)), region=region[1:], onto=out)
+        folded = router.fold(two)
+        out = router.apply_folded(z, folded.select(slice(0, 1)), region=region[:1])
+        return router.apply_folded(z, folded.select(slice(1, 2)), region=region[1:], onto=out)
 
     direction = torch.randn(z.shape, dtype=torch.float64)
     got = torch.autograd.grad(both(z, two), [z, two], direction)
@@ -444,16 +444,16 @@ def test_the_kernels_with_regions_equal_the_plain_form(batch):
     with torch.no_grad():
         exact = [z.double()]
         for i in range(2):
-            prepared = router.double().prepare(two[i : i + 1].double())
+            folded = router.double().fold(two[i : i + 1].double())
             exact.append(
-                router.apply_prepared(exact[0], prepared, region=regions[i : i + 1].double(), onto=exact[-1].clone())
+                router.apply_folded(exact[0], folded, region=regions[i : i + 1].double(), onto=exact[-1].clone())
             )
         router.float()
-        prepared = [router.prepare(two[i : i + 1], dtype=dtype) for i in range(2)]
+        folded = [router.fold(two[i : i + 1], dtype=dtype) for i in range(2)]
 
         def kernel(i, **options):
             return kernels.route_and_attend(
-                z, prepared[i], prepared[i].visible, 1e-5, in_place=False, region=regions[i : i + 1], **options
+                z, folded[i], folded[i].visible, 1e-5, in_place=False, region=regions[i : i + 1], **options
             )
 
         before = z.clone()

@@ -528,7 +528,7 @@ def test_lora_on_the_host(model, lora_first):
     torch.testing.assert_close(run(model), run(reference))
 
 
-def test_what_was_prepared_is_made_again_when_what_it_came_from_changes(model):
+def test_what_was_folded_is_made_again_when_what_it_came_from_changes(model):
     tokens = tiny.tokens().requires_grad_()
     with attach(tiny.router(), model) as handle:
         handle.set_tokens(tokens)

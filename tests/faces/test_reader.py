@@ -16,7 +16,7 @@ pytest.importorskip("skimage")
 
 from lavieid_adapters import FACIAL_COMPONENTS, DetectedFace, FaceProcessor, Identity, IdentityReader
 from lavieid_adapters.faces import reader
-from lavieid_adapters.models.facial_encoder import EVA02_CLIP
+from lavieid_adapters.models.consisid import EVA02_CLIP
 
 pytestmark = THIRD_PARTY_WARNINGS
 

@@ -11,11 +11,9 @@ from generate import small_components
 from safetensors.torch import load_file, save_file
 from support import tiny
 from support.adapter_files import WEIGHTS, contents
-from support.tiny_consisid import consisid_transformer
+from support.tiny_consisid import DIM, consisid_transformer
 
 from lavieid_adapters import LocalFacialEncoder, LocalRouter
-
-DIM = 48  # ConsisID's tokens are two thirds of it wide, which must be LFE_output_dim
 
 
 @pytest.fixture(scope="module")

@@ -30,12 +30,12 @@ def test_route_and_attend_equals_the_plain_form(background, identities, strength
     strength = torch.rand(strengths, 6, generator=generator).to(DEVICE)
     with torch.no_grad():
         exact = router.double()(z.double(), component_tokens.double(), mask, strength.double())
-        prepared = router.float().prepare(component_tokens, mask, DTYPE)
-        out = kernels.route_and_attend(z.clone(), prepared, strength * prepared.visible, 1e-5, in_place=False)
+        folded = router.float().fold(component_tokens, mask, DTYPE)
+        out = kernels.route_and_attend(z.clone(), folded, strength * folded.visible, 1e-5, in_place=False)
         assert relative(exact, z) > 0.01
         assert relative(out - z, exact - z.double()) < BOUND
         in_place = z.clone()
-        again = kernels.route_and_attend(in_place, prepared, strength * prepared.visible, 1e-5, in_place=True)
+        again = kernels.route_and_attend(in_place, folded, strength * folded.visible, 1e-5, in_place=True)
         assert again.data_ptr() == in_place.data_ptr()
         torch.testing.assert_close(again, out)
 
@@ -47,7 +47,7 @@ def test_kernels_leave_gradients_and_odd_sizes_to_the_plain_form(monkeypatch):
     component_tokens, strength = torch.randn(1, 6, 16, tiny.TOKEN_DIM), torch.ones(1, 6)
 
     def usable(z=z, strength=strength):
-        return kernels.usable(z, router.prepare(component_tokens, dtype=torch.bfloat16), strength)
+        return kernels.usable(z, router.fold(component_tokens, dtype=torch.bfloat16), strength)
 
     assert not usable()
     with torch.no_grad():
@@ -78,8 +78,8 @@ def test_compiles_without_a_graph_break():
     router = tiny.router(tokens_per_component=16).to(DEVICE)
     z = torch.randn(2, 70, tiny.DIM, device=DEVICE, dtype=DTYPE)
     with torch.no_grad():
-        prepared = router.prepare(torch.randn(1, 6, 16, tiny.TOKEN_DIM, device=DEVICE), dtype=DTYPE)
-        compiled = torch.compile(router.apply_prepared, fullgraph=True)
-        out = router.apply_prepared(z, prepared)
+        folded = router.fold(torch.randn(1, 6, 16, tiny.TOKEN_DIM, device=DEVICE), dtype=DTYPE)
+        compiled = torch.compile(router.apply_folded, fullgraph=True)
+        out = router.apply_folded(z, folded)
         assert not torch.equal(out, z)
-        torch.testing.assert_close(compiled(z, prepared), out)
+        torch.testing.assert_close(compiled(z, folded), out)

@@ -206,8 +206,8 @@ def test_one_identity_serves_a_batch_and_select_gives_each_sample_its_own(z):
     one = router(z, component_tokens[:1])
     torch.testing.assert_close(one, router(z, component_tokens[[0, 0]]))
     assert not torch.allclose(one[1], router(z, component_tokens)[1])
-    prepared = router.prepare(component_tokens, dtype=z.dtype)
-    swapped = router.apply_prepared(z, prepared.select(torch.tensor([1, 0])))
+    folded = router.fold(component_tokens, dtype=z.dtype)
+    swapped = router.apply_folded(z, folded.select(torch.tensor([1, 0])))
     torch.testing.assert_close(swapped, router(z, component_tokens.flip(0)))
 
 

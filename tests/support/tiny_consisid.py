@@ -2,7 +2,8 @@
 
 from diffusers import ConsisIDTransformer3DModel
 from support import tiny
-from support.tiny import DIM
+
+DIM = 48  # ConsisID's tokens are two thirds of it wide, which must be LFE_output_dim
 
 
 def consisid_transformer(seed: int = 0, **config) -> ConsisIDTransformer3DModel:

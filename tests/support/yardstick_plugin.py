@@ -58,7 +58,7 @@ class Adapters:
             if "__init__" in vars(getattr(diffusers, name)):  # modular pipelines are built without their models
                 self._wrap(getattr(diffusers, name), "__init__", self._on_pipeline)
         self._wrap(diffusers.ModelMixin, "from_pretrained", self._on_transformer)  # which begins with weights on "meta"
-        self._count(LocalRouter, "apply_prepared", "router forwards")
+        self._count(LocalRouter, "apply_folded", "router forwards")
         self._count(TAM, "refine", "TAM refinements")
         self._hook = nn.modules.module.register_module_forward_hook(self._after_forward)
         return self

@@ -74,9 +74,9 @@ def test_a_host_loaded_in_16_bits(rig, dtype, tmp_path):
     assert differ(wanted, base)
     assert activation_dtype(model) == dtype  # Wan keeps some weights in float32
     with rig.attach(model) as handle:
-        prepared = handle._conditioning._kept
+        folded = handle._conditioning._kept
         torch.testing.assert_close(rig.run(model, dtype), wanted)
-        assert handle._conditioning._kept is prepared  # what was prepared ahead was of the right dtype
+        assert handle._conditioning._kept is folded  # what was folded ahead was of the right dtype
     assert torch.equal(rig.run(model, dtype), base)
 
 

@@ -64,7 +64,7 @@ def test_a_host_loaded_quantised(rig, tmp_path, package, config):
     model = type(rig.make()).from_pretrained(tmp_path, quantization_config=config(package), torch_dtype=torch.bfloat16)
     base = rig.run(model.eval(), torch.bfloat16)
     with rig.attach(model) as handle:
-        assert handle._conditioning._kept.key.dtype == torch.bfloat16  # prepared ahead for the right activations
+        assert handle._conditioning._kept.key.dtype == torch.bfloat16  # folded ahead for the right activations
         full = rig.run(model, torch.bfloat16)
         assert differ(full, base)
     plain = rig.run(rig.built().to(torch.bfloat16), torch.bfloat16)

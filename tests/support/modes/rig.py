@@ -81,8 +81,8 @@ class Rig:
             def forward(self, *args, **kwargs):
                 output = super().forward(*args, **kwargs)
                 hidden_states = output[0] if text else output
-                prepared = router.prepare(tiny.tokens(1), dtype=hidden_states.dtype)
-                hidden_states = router.apply_prepared(hidden_states, prepared)
+                folded = router.fold(tiny.tokens(1), dtype=hidden_states.dtype)
+                hidden_states = router.apply_folded(hidden_states, folded)
                 return (hidden_states, *output[1:]) if text else hidden_states
 
         TransformerBlockRegistry.register(Built, TransformerBlockMetadata(0, 1 if text else None))
