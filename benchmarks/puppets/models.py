@@ -4,7 +4,6 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXT
 from transformers import T5Config, T5EncoderModel
 
 from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter
-from lavieid_adapters.models.facial_encoder import PUPPETS
 from lavieid_adapters.puppets.sight.face_net import vision_config
 from lavieid_adapters.puppets.words import WordTokenizer
 from lavieid_adapters.puppets.world.grammar import WORDS
@@ -59,7 +58,7 @@ def new_encoder() -> LocalFacialEncoder:
     vision = vision_config()
     return LocalFacialEncoder(
         id_dim=512 + vision.projection_dim, vit_dim=vision.hidden_size, depth=2, head_dim=24, num_heads=4,
-        num_id_tokens=2, tokens_per_component=8, token_dim=96, ff_mult=2, num_scales=2, vision_model=PUPPETS,
+        num_id_tokens=2, tokens_per_component=8, token_dim=96, ff_mult=2, num_scales=2, vision_model="puppets",
     )  # fmt: skip
 
 

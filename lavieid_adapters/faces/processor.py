@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..models.facial_encoder import CLIP, PUPPETS, LocalFacialEncoder
+from ..models.facial_encoder import CLIP, LocalFacialEncoder
 from ..models.identity import FACIAL_COMPONENTS
 from .components import (
     ALIGNED_SIZE,
@@ -28,9 +28,13 @@ from .components import (
 from .face_models import BiSeNet, FaceAligner, InsightFace, RetinaFace
 from .parts import DetectedFace, FaceFeatures, component_features
 from .photo import Photo
+from .photo_readers import read_with, registered
 from .vision import VisionModel
 
 logger = logging.getLogger(__name__)
+
+# Keywords of from_pretrained that tell where its own models are.
+_PLACES = ("model_pack", "vision_model", "weights_dir", "cache_dir", "revision", "token", "local_files_only")
 
 
 class FaceProcessor:
@@ -102,7 +106,7 @@ class FaceProcessor:
             The processor.
 
         Raises:
-            ValueError: If `vision_model` is "puppets", the drawn world's, which is no Hub repo.
+            ValueError: If `vision_model` is the name of a photo reader, or of nothing.
         """
         insightface, weights_dir = InsightFace(model_pack, cache_dir), weights_dir or cache_dir
         hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
@@ -116,18 +120,33 @@ class FaceProcessor:
 
     @classmethod
     def for_encoder(cls, encoder: LocalFacialEncoder, **kwargs) -> "FaceProcessor":
-        """`from_pretrained` with the vision model, the number of feature maps and the colours that an encoder takes.
+        """Return the processor of the features that an encoder takes.
 
-        For an encoder of the drawn world all models come from there, and keywords that tell where they are do nothing.
+        Its config names either a ViT, which goes into `from_pretrained` with the number of feature maps and the
+        colours, or a photo reader of an installed package, which brings all models.
+
+        Args:
+            encoder: Of it, the config alone is read.
+            kwargs: As for `from_pretrained`. Those that tell where its models are do nothing beside a photo reader.
+
+        Raises:
+            ValueError: If the vision model is neither a repo, nor a folder, nor a photo reader, or if `kwargs` names
+                a photo reader that is not the encoder's.
+            ImportError: If the photo reader's package is damaged.
         """
         c = encoder.config
         wanted = {"vision_model": c.vision_model, "num_scales": c.num_scales, "grayscale": c.grayscale, **kwargs}
-        if {c.vision_model, wanted["vision_model"]} != {PUPPETS}:
+        reader = registered(wanted["vision_model"])
+        if reader is None:
             return cls.from_pretrained(**wanted)
-        from ..puppets.sight.reading import processor_arguments
-
-        device = wanted.pop("device", "cpu")
-        return cls(**processor_arguments(**wanted)).to(device)
+        if c.vision_model != wanted["vision_model"]:
+            raise ValueError(
+                f"'{reader.name}' is a photo reader, but this encoder was trained with '{c.vision_model}'. Leave "
+                "vision_model out, or give a repo or a folder of that model."
+            )
+        device, num_scales, dtype = wanted.pop("device", "cpu"), wanted.pop("num_scales"), wanted.pop("dtype", None)
+        wanted = {name: value for name, value in wanted.items() if name not in _PLACES}
+        return cls(**{**read_with(reader, num_scales, dtype), **wanted}).to(device)
 
     @property
     def parts(self) -> list:

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModelWithProj
 
 from ..extras import require
 from ..models.adapter import fetch
-from ..models.facial_encoder import PUPPETS
 from .lazy_model import LazyModel, files_fingerprint
+from .photo_readers import registered
 
 _CONFIGS, _WEIGHTS = ("config.json", "preprocessor_config.json"), ("model.safetensors", "pytorch_model.bin")
 
@@ -30,15 +30,15 @@ class VisionModel(LazyModel):
         kwargs: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`.
 
     Raises:
-        ValueError: If the name is "puppets", the drawn world's, which is no Hub repo.
+        ValueError: If the name is that of a photo reader, which brings a vision model of its own, or of nothing.
     """
 
     def __init__(self, name: str | os.PathLike, num_scales: int = 5, dtype: torch.dtype | None = None, **kwargs):
         super().__init__()
-        if name == PUPPETS:
+        if registered(name) is not None:
             raise ValueError(
-                f"'{PUPPETS}' is the vision model of the drawn world and no Hub repo: FaceProcessor.for_encoder takes "
-                "it for an encoder that was trained there; for another, give a repo or a folder."
+                f"'{name}' is a photo reader and no Hub repo of a ViT. Use FaceProcessor.for_encoder with an encoder "
+                "that was trained with it, or give a repo or a folder."
             )
         self.name, self.num_scales, self.dtype = os.fspath(name), num_scales, dtype
         self._kwargs = kwargs

@@ -16,7 +16,6 @@ from .identity import FACIAL_COMPONENTS, Identity
 from .layers import versions
 
 CLIP = "openai/clip-vit-large-patch14-336"
-PUPPETS = "puppets"  # the drawn world's, which comes with the package
 
 
 class LocalFacialEncoder(Adapter):
@@ -32,8 +31,8 @@ class LocalFacialEncoder(Adapter):
         token_dim: Width D of a component token.
         ff_mult: Width of the feed-forward as a multiple of vit_dim.
         num_scales: Number of ViT feature maps.
-        vision_model: Hub repo of the ViT whose features it takes, or "puppets" for the drawn world's; a processor of
-            photos starts from it.
+        vision_model: Hub repo of the ViT whose features it takes, or the name of a photo reader that an installed
+            package registers (`faces/photo_readers.py`); `FaceProcessor.for_encoder` starts from it.
         grayscale: Whether that ViT sees the components without colours.
     """
 

@@ -9,7 +9,6 @@ from support import tiny
 from transformers import CLIPVisionModelWithProjection, T5Config, T5EncoderModel
 
 from lavieid_adapters.models.checkpoint import Metadata, save_folder
-from lavieid_adapters.models.facial_encoder import PUPPETS
 from lavieid_adapters.puppets.sight.face_net import FaceNet, vision_config
 from lavieid_adapters.puppets.words import WordTokenizer
 from lavieid_adapters.puppets.world.grammar import WORDS
@@ -41,7 +40,7 @@ def save_base(folder: Path) -> None:
     for name in ("text_encoder", "vae", "transformer"):
         parts[name] = parts[name].half()
     CogVideoXPipeline(**parts).save_pretrained(folder)
-    encoder = tiny.encoder(id_dim=512 + 64, vit_dim=96, depth=2, num_scales=2, vision_model=PUPPETS)
+    encoder = tiny.encoder(id_dim=512 + 64, vit_dim=96, depth=2, num_scales=2, vision_model="puppets")
     save_folder({"router": tiny.router(), "encoder": encoder, "tam": tiny.tam()}, folder / "lavieid", Metadata("base"))
 
 

@@ -18,14 +18,14 @@ from .drawn_faces import DrawnFaces
 COMPONENT_SIZE = 48  # side of the images that the vision model sees
 MIN_AREA = 0.0005  # share of the aligned face that a component needs
 MIN_FACE = 24  # side in pixels below which a face is refused: those of a clip are smaller than those of a photo
-# Keywords that tell where other models are.
-PLACES = ("model_pack", "vision_model", "weights_dir", "cache_dir", "revision", "token", "local_files_only")
 
 
 def reading_parts(
     folder: str | os.PathLike | None = None, *, num_scales: int = 2, dtype: torch.dtype | None = None
 ) -> dict[str, Any]:
-    """What a `FaceProcessor` of drawn people is made of: nothing that is not on this machine; loaded on first use.
+    """Return the arguments of a `FaceProcessor` of drawn people, each loaded on first use and none downloaded.
+
+    This is the photo reader "puppets", which `setup.cfg` registers.
 
     Args:
         folder: One with `face/` and `vision/`, other than the package's.
@@ -55,24 +55,6 @@ def reading_parts(
         "min_face": MIN_FACE,
         "min_area": MIN_AREA,
     }
-
-
-def processor_arguments(*, num_scales: int, dtype: torch.dtype | None = None, **wanted) -> dict[str, Any]:
-    """`reading_parts` in place of the models that keywords of `FaceProcessor.from_pretrained` would name.
-
-    Args:
-        num_scales, dtype: As for `reading_parts`.
-        wanted: Others of its keywords. Those that tell where models are (PLACES) do nothing; the rest, such as another
-            `recognizer` or `min_face`, takes the place of the drawn world's.
-
-    Returns:
-        Arguments of the processor's constructor.
-
-    Raises:
-        FileNotFoundError: If the package's weights are not there.
-    """
-    kept = {name: value for name, value in wanted.items() if name not in PLACES}
-    return {**reading_parts(num_scales=num_scales, dtype=dtype), **kept}
 
 
 def aligned_components(

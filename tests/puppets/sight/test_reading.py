@@ -8,7 +8,6 @@ from support import tiny, tiny_puppets
 
 from lavieid_adapters import DetectedFace, FaceProcessor
 from lavieid_adapters.cli import main as cli
-from lavieid_adapters.models.facial_encoder import PUPPETS
 from lavieid_adapters.puppets import TEST_PEOPLE, draw_photos, people
 from lavieid_adapters.puppets import pipeline as base
 from lavieid_adapters.puppets.sight.alignment import TEMPLATE, Aligner, alignment
@@ -29,7 +28,7 @@ def pixels(photos, i):
 
 @pytest.fixture
 def encoder():
-    return tiny.encoder(id_dim=512 + 64, vit_dim=96, depth=2, num_scales=2, vision_model=PUPPETS)
+    return tiny.encoder(id_dim=512 + 64, vit_dim=96, depth=2, num_scales=2, vision_model="puppets")
 
 
 def test_a_similarity_is_found_again():
@@ -111,19 +110,19 @@ def test_the_encoder_names_the_parts_and_where_they_are_not_is_said(encoder, tmp
         reading_parts(tmp_path / "weights")
 
 
-def test_the_drawn_worlds_vision_model_is_no_hub_repo():
-    with pytest.raises(ValueError, match="vision model of the drawn world and no Hub repo"):
-        FaceProcessor.from_pretrained(vision_model=PUPPETS)
-    with pytest.raises(ValueError, match="for an encoder that was trained there"):
-        FaceProcessor.for_encoder(tiny.encoder(), vision_model=PUPPETS)
+def test_the_drawn_worlds_photo_reader_is_no_hub_repo():
+    with pytest.raises(ValueError, match="'puppets' is a photo reader and no Hub repo of a ViT"):
+        FaceProcessor.from_pretrained(vision_model="puppets")
+    with pytest.raises(ValueError, match="'puppets' is a photo reader, but this encoder was trained with 'openai/"):
+        FaceProcessor.for_encoder(tiny.encoder(), vision_model="puppets")
 
 
 def test_the_command_refuses_it_for_adapters_of_another_world(tmp_path, capsys):
     tiny.encoder().save_pretrained(tmp_path / "encoder")
     argv = ["identity", "photo.png", "-o", str(tmp_path / "me.safetensors"), "--adapters", str(tmp_path)]
-    assert cli.main([*argv, "--vision-model", PUPPETS]) == 1
+    assert cli.main([*argv, "--vision-model", "puppets"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("lavieid: 'puppets' is the vision model") and len(error.splitlines()) == 1
+    assert error.startswith("lavieid: 'puppets' is a photo reader, but this") and len(error.splitlines()) == 1
 
 
 def test_blobs_are_told_apart():
