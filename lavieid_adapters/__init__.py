@@ -1,11 +1,47 @@
 """LaVieID's local router and temporal autoregressive module as adapters for video diffusion transformers."""
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .attachment.attach import attach as attach
+    from .attachment.lavieid import LaVieID as LaVieID
+    from .attachment.pipeline import attach_lavieid as attach_lavieid
+    from .attachment.router_handle import RouterHandle as RouterHandle
+    from .data.labels import token_labels as token_labels
+    from .data.shards import Shards as Shards
+    from .evaluation.metrics import bootstrap_interval as bootstrap_interval
+    from .evaluation.metrics import face_similarity as face_similarity
+    from .evaluation.metrics import flicker as flicker
+    from .evaluation.metrics import frechet_distance as frechet_distance
+    from .evaluation.metrics import route_iou as route_iou
+    from .evaluation.metrics import second_difference_flicker as second_difference_flicker
+    from .evaluation.metrics import temporal_consistency as temporal_consistency
+    from .faces.components import CELEBAMASK_TO_COMPONENT as CELEBAMASK_TO_COMPONENT
+    from .faces.face_models import BiSeNet as BiSeNet
+    from .faces.face_models import InsightFace as InsightFace
+    from .faces.face_models import RetinaFace as RetinaFace
+    from .faces.parts import DetectedFace as DetectedFace
+    from .faces.parts import FaceFeatures as FaceFeatures
+    from .faces.processor import FaceProcessor as FaceProcessor
+    from .faces.reader import IdentityReader as IdentityReader
+    from .faces.vision import VisionModel as VisionModel
+    from .hosts.host import Host as Host
+    from .models.facial_encoder import LocalFacialEncoder as LocalFacialEncoder
+    from .models.identity import FACIAL_COMPONENTS as FACIAL_COMPONENTS
+    from .models.identity import Identity as Identity
+    from .models.local_router import LocalRouter as LocalRouter
+    from .models.tam import TAM as TAM
+    from .training.config import TrainingConfig as TrainingConfig
+    from .training.losses import diffusion_loss as diffusion_loss
+    from .training.losses import lavieid_loss as lavieid_loss
+    from .training.losses import route_loss as route_loss
+    from .visualize.overlays import component_overlay as component_overlay
 
 __version__ = "0.1.0"
 
-# Public name → the module that defines it; a module, and with it diffusers, is imported when its first name is used. No
-# public name is a module's: importing the module would put it in the place of the name.
+# Public name → the module that defines it. A module, and diffusers with it, is imported when its first name is used; a
+# type checker reads the imports above instead. No public name is the name of a room, which would take its place.
 _HOME = {
     "CELEBAMASK_TO_COMPONENT": "faces.components",
     "BiSeNet": "faces.face_models",
