@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ..hosts.host import Host, find_block, find_host, find_stream, token_width, weights_device
+from ..hosts.host import Host, find_block, find_stream, token_width, weights_device
+from ..hosts.host_table import find_host
 from ..models.identity import FACIAL_COMPONENTS
 from ..models.local_router import LocalRouter
 from .block_hook import ROUTER_HOOK, StreamHook, insert_innermost

@@ -32,7 +32,7 @@ class ClipTokens(NamedTuple):
     @classmethod
     def unknown(cls, host: Host) -> "ClipTokens":
         """What is known without a forward."""
-        return cls(hidden=host.clip != "whole" or host.folded)
+        return cls(hidden=host.video_tokens != "whole" or host.frames_in_batch)
 
     @classmethod
     def of(cls, host: Host, transformer: nn.Module, arguments: Arguments) -> "ClipTokens":
@@ -41,11 +41,11 @@ class ClipTokens(NamedTuple):
         if grid is None:
             return cls.unknown(host)
         order = None if host.order is None else host.order(transformer, arguments, grid)
-        if callable(host.clip):
-            start = host.clip(transformer, arguments)
+        if callable(host.video_tokens):
+            start = host.video_tokens(transformer, arguments)
         else:
-            start = {"whole": None, "first": 0, "last": -math.prod(grid)}[host.clip]
-        return cls(grid, start, order, host.folded)
+            start = {"whole": None, "first": 0, "last": -math.prod(grid)}[host.video_tokens]
+        return cls(grid, start, order, host.frames_in_batch)
 
     def steer(self, stream: Tensor, steer: Callable[[Tensor], Tensor]) -> Tensor:
         """The stream with `steer`, from (b, n, d) to the same, on the clip's tokens; all others are as they were.

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ..faces.processor import FaceProcessor
 from ..faces.reader import IdentityReader, with_settings
-from ..hosts.pipe_models import find_decoders, need_attached
-from ..hosts.pipeline import VideoPipeline
+from ..hosts.pipeline import HostPipeline
 from ..models.adapter import Adapter, upload
 from ..models.checkpoint import ADAPTERS, Metadata, save_folder
 from ..models.facial_encoder import LocalFacialEncoder
@@ -44,8 +43,8 @@ class LaVieID(Attachment):
     beta = delegated(lambda self: self._refiner, Refiner, "beta")
     mirror_first = delegated(lambda self: self._refiner, Refiner, "mirror_first")
 
-    def __init__(self, pipe, adapters: Mapping[str, Adapter], metadata: Metadata, kind: VideoPipeline):
-        self.pipe, self.metadata = pipe, metadata
+    def __init__(self, pipeline: HostPipeline, adapters: Mapping[str, Adapter], metadata: Metadata):
+        self.pipe, self.metadata, self._pipeline = pipeline.pipe, metadata, pipeline
         self.router: LocalRouter | None = adapters.get("router")
         self.encoder: LocalFacialEncoder | None = adapters.get("encoder")
         self.tam: TAM | None = adapters.get("tam")
@@ -54,7 +53,7 @@ class LaVieID(Attachment):
         self._notices: list[str] = []
         self._reader: IdentityReader | None = None
         self._hub: dict[str, Any] = {}
-        self._refiner = Refiner(pipe, kind, self.tam, self._notices)
+        self._refiner = Refiner(pipeline, self.tam, self._notices)
 
     @property
     def handle(self) -> RouterHandle | None:
@@ -99,8 +98,8 @@ class LaVieID(Attachment):
             ValueError, TypeError: If a photo cannot be read, or shows no face, or several; see `FaceProcessor`.
             OSError: If a photo or a model is not there and cannot be had.
         """
-        device = self.pipe._execution_device
-        self.reader.to(device, offload=any(d.device.type != device.type for d in find_decoders(self.pipe)))
+        device = self._pipeline.device
+        self.reader.to(device, offload=any(d.device.type != device.type for d in self._pipeline.decoders))
         return self.reader(photos, face_index=face_index, on_no_face=on_no_face, component_map=component_map)
 
     def set_identity(
@@ -156,7 +155,7 @@ class LaVieID(Attachment):
         self._set_tokens(torch.stack(tokens), torch.stack(masks), videos_per_prompt, regions)
 
     def _set_tokens(self, *conditioning) -> None:
-        need_attached(self.pipe, [handle.block for handle in self.handles])
+        self._pipeline.need_attached([handle.block for handle in self.handles])
         self._refiner.check()
         for handle in self.handles:
             handle.set_tokens(*conditioning)
@@ -268,7 +267,7 @@ class LaVieID(Attachment):
     def __repr__(self) -> str:
         if not self._attached:
             return "LaVieID(detached)"
-        lines = [f"LaVieID on {type(self.pipe).__name__}"]
+        lines = [f"LaVieID on {self._pipeline.name}"]
         lines += [f"  router: {handle!r}" for handle in self.handles]
         if self.encoder is not None:
             lines.append(

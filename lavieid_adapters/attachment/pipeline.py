@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
-from ..hosts.host import Arguments, activation_dtype, find_host, token_width
-from ..hosts.pipe_models import find_transformers, latent_channels
-from ..hosts.pipeline import find_pipeline, runs
+from ..hosts.host import Arguments, activation_dtype, token_width
+from ..hosts.host_table import find_host
+from ..hosts.pipeline import HostPipeline
+from ..hosts.pipeline_table import find_pipeline
 from ..models.adapter import Adapter
 from ..models.checkpoint import ADAPTERS, Metadata, by_name, load_folder
 from ..models.facial_encoder import LocalFacialEncoder
@@ -56,18 +57,18 @@ def attach_lavieid(
         ValueError, TypeError: If the pipeline is not supported, or the adapters do not fit it; the pipeline is
             untouched then.
     """
-    kind = find_pipeline(pipe)
+    pipeline = HostPipeline(pipe, find_pipeline(pipe))
     if kwargs and not isinstance(adapters, str | os.PathLike):
         raise TypeError(f"{', '.join(kwargs)} only go with a Hub repo or a folder of adapters.")
-    transformers = find_transformers(pipe)
+    transformers = pipeline.transformers
     dtype = activation_dtype(transformers[0])
-    metadata = Metadata(base_model=_name(pipe), block_idx=block_idx or 0)
+    metadata = Metadata(base_model=pipeline.base_model, block_idx=block_idx or 0)
     base = metadata.base_model  # with which a folder's card is compared
-    if adapters is None and (adapters := _own_adapters(pipe)) is not None:
+    if adapters is None and (adapters := _own_adapters(pipeline)) is not None:
         base = None  # a base's own adapters know it by the name that it had in their training
     fresh = adapters is None
     if fresh:
-        with torch.device(pipe._execution_device):
+        with torch.device(pipeline.device):
             adapters = {name: fresh_adapter(name, pipe) for name in ADAPTERS}
         adapters = {name: adapter.to(dtype).eval() for name, adapter in adapters.items()}
     elif isinstance(adapters, str | os.PathLike):
@@ -76,12 +77,12 @@ def attach_lavieid(
     adapters = by_name(adapters)
 
     tam = adapters.get("tam")
-    if tam is not None and tam.config.latent_channels != (channels := latent_channels(pipe)):
+    if tam is not None and tam.config.latent_channels != (channels := pipeline.latent_channels):
         raise ValueError(
-            f"TAM was built for {tam.config.latent_channels} latent channels, but the VAE of {type(pipe).__name__} has "
+            f"TAM was built for {tam.config.latent_channels} latent channels, but the VAE of {pipeline.name} has "
             f"{channels}: use the adapters of this base model."
         )
-    lavieid = LaVieID(pipe, adapters, metadata, kind)
+    lavieid = LaVieID(pipeline, adapters, metadata)
     lavieid._hub = {key: kwargs[key] for key in ("cache_dir", "token", "local_files_only") if key in kwargs}
     if fresh:
         lavieid._notices.append(_UNTRAINED)
@@ -89,7 +90,7 @@ def attach_lavieid(
         for transformer in transformers if lavieid.router is not None else ():
             handle = attach(lavieid.router, transformer, metadata.block_idx, names=names)
             handle.notices = lavieid._notices
-            handle.observer.clock = functools.partial(kind.progress, pipe)
+            handle.observer.clock = pipeline.progress
             handle.passes = functools.partial(_passes_of, lavieid._refiner)
             lavieid._add(handle)
         lavieid._refiner.put_on()
@@ -101,9 +102,9 @@ def attach_lavieid(
 
 def _passes_of(refiner: Refiner, arguments: Arguments) -> int | None:
     """Guidance passes in the batch of a forward; refuses a run of which TAM would not refine what is decoded."""
-    if not torch.compiler.is_compiling() and runs(refiner.pipe):
+    if not torch.compiler.is_compiling() and refiner.pipeline.running:
         refiner.check()
-    return refiner.kind.passes_of(refiner.pipe, arguments)
+    return refiner.pipeline.passes(arguments)
 
 
 def fresh_adapter(name: str, pipe, **sizes) -> Adapter:
@@ -116,27 +117,17 @@ def fresh_adapter(name: str, pipe, **sizes) -> Adapter:
     """
     if name == "encoder":
         return LocalFacialEncoder(**sizes)
-    transformer = find_transformers(pipe)[0]
+    pipeline = HostPipeline(pipe, find_pipeline(pipe))
+    transformer = pipeline.transformers[0]
     dim = sizes.pop("dim", None) or token_width(transformer, find_host(transformer))
     if name == "router":
         return LocalRouter(dim=dim, **sizes)
     heads = next(h for h in range(max(1, dim // 128), 0, -1) if dim % (2 * h) == 0)
-    layout = find_pipeline(pipe).layout
-    defaults = {"latent_channels": latent_channels(pipe), "num_heads": heads, "layout": layout}
+    defaults = {"latent_channels": pipeline.latent_channels, "num_heads": heads, "layout": pipeline.description.layout}
     return TAM(dim=dim, **{**defaults, **sizes})
 
 
-def _own_adapters(pipe) -> Path | None:
+def _own_adapters(pipeline: HostPipeline) -> Path | None:
     """The adapters in the local folder that the pipeline was loaded from, if it brings some."""
-    folder = _source(pipe)
+    folder = pipeline.source
     return Path(folder, _OWN) if folder and Path(folder, _OWN).is_dir() else None
-
-
-def _name(pipe) -> str | None:
-    return _source(pipe) or getattr(find_transformers(pipe)[0].config, "_name_or_path", None) or None
-
-
-def _source(pipe) -> str | None:
-    """Where a pipeline was loaded from; a modular one notes it beside its config."""
-    source = pipe.config.get("_name_or_path") or getattr(pipe, "_pretrained_model_name_or_path", None)
-    return os.fspath(source) if source else None

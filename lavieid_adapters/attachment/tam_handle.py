@@ -9,8 +9,7 @@ import warnings
 
 from torch import Tensor, nn
 
-from ..hosts.pipe_models import find_decoders, need_refined
-from ..hosts.pipeline import VideoPipeline
+from ..hosts.pipeline import HostPipeline
 from ..models.checks import finite
 from ..models.tam import LAYOUTS, TAM
 from .decoder import RefiningDecoder
@@ -20,7 +19,7 @@ class Refiner:
     """TAM with its settings, on a pipeline.
 
     Args:
-        pipe, kind: The pipeline and its description.
+        pipeline: The pipeline.
         tam: None if there is none; then nothing is refined.
         notices: Warnings that are given when TAM first acts.
 
@@ -28,8 +27,8 @@ class Refiner:
         enabled: Whether it acts.
     """
 
-    def __init__(self, pipe, kind: VideoPipeline, tam: TAM | None, notices: list[str]):
-        self.pipe, self.kind, self.tam, self.notices = pipe, kind, tam, notices
+    def __init__(self, pipeline: HostPipeline, tam: TAM | None, notices: list[str]):
+        self.pipeline, self.kind, self.tam, self.notices = pipeline, pipeline.description, tam, notices
         self.enabled = True
         self._put_on = contextlib.ExitStack()
         self._mark = uuid.uuid4().hex
@@ -73,8 +72,8 @@ class Refiner:
             return
         at_vae = self.kind.seam == "vae.decode"
         name, refine = ("decode", self._denormalised) if at_vae else (self.kind.seam, self._once)
-        self._decoders = find_decoders(self.pipe)
-        for owner in self._decoders if at_vae else (self.pipe,):
+        self._decoders = self.pipeline.decoders
+        for owner in self._decoders if at_vae else (self.pipeline.pipe,):
             decoder = RefiningDecoder.put_on(owner, name, refine)
             self._put_on.callback(decoder.take_off, owner, name, refine)
 
@@ -85,7 +84,7 @@ class Refiner:
             ValueError: If its VAE is another one than when TAM was put on.
         """
         if self.tam is not None and self.kind.seam == "vae.decode":
-            need_refined(self.pipe, self._decoders)
+            self.pipeline.need_refined(self._decoders)
 
     def take_off(self) -> None:
         """Undo `put_on`; from then on nothing is refined."""
@@ -107,7 +106,7 @@ class Refiner:
             )
         if self.kind.unrefined is not None:
             raise ValueError(
-                f"Latents of {type(self.pipe).__name__} {self.kind.unrefined}: let it decode them, or cut out the "
+                f"Latents of {self.pipeline.name} {self.kind.unrefined}: let it decode them, or cut out the "
                 "clip, and give that to TAM's own `refine`."
             )
         return self._denormalised(latents) if self.kind.denormalised else self._refine(latents, self.kind.output)
@@ -126,7 +125,7 @@ class Refiner:
         """Latents on the way to the VAE."""
         if not self._acts:
             return latents
-        return self.kind.refine_denormalised(self.pipe, latents, functools.partial(self._refine, layout="bcfhw"))
+        return self.pipeline.refine_denormalised(latents, functools.partial(self._refine, layout="bcfhw"))
 
     def _refine(self, latents: Tensor, layout: str) -> Tensor:
         if layout not in LAYOUTS:

@@ -12,7 +12,8 @@ from ..attachment.pipeline import fresh_adapter
 from ..data.dataset import SampleFormat, TrainingSamples
 from ..data.shards import Shards
 from ..faces.vision import VisionModel
-from ..hosts.host import find_blocks, find_host
+from ..hosts.host import find_blocks
+from ..hosts.host_table import find_host
 from ..models.adapter import Adapter, fetch, hub_errors
 from ..models.checkpoint import ADAPTERS, Metadata, load_folder
 from ..models.facial_encoder import LocalFacialEncoder

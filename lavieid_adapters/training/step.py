@@ -14,7 +14,8 @@ from ..attachment.attach import attach
 from ..data.dataset import Batch
 from ..faces.components import component_images, component_mask
 from ..faces.parts import component_features, join_embeds
-from ..hosts.host import find_blocks, find_host
+from ..hosts.host import find_blocks
+from ..hosts.host_table import find_host
 from ..models.adapter import Adapter
 from .block_checkpointing import BlockCheckpointing
 from .config import TrainingConfig

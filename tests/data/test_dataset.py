@@ -17,7 +17,7 @@ from lavieid_adapters.data.dataset import Batch, MicroBatches, SampleFormat, Tra
 from lavieid_adapters.data.labels import IGNORED
 from lavieid_adapters.data.shards import Shards
 from lavieid_adapters.faces.parts import component_features, join_embeds
-from lavieid_adapters.hosts.host import find_host
+from lavieid_adapters.hosts.host_table import find_host
 
 SMALL, LONG, WIDE = (5, 32, 48), (9, 32, 48), (5, 32, 64)
 HAT = {"hair": "not in the photo", "eyebrows": "too small"}

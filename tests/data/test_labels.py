@@ -6,7 +6,7 @@ from support import tiny
 
 from lavieid_adapters.data.labels import IGNORED, token_labels
 from lavieid_adapters.faces.components import UNKNOWN
-from lavieid_adapters.hosts.host import find_host
+from lavieid_adapters.hosts.host_table import find_host
 from lavieid_adapters.models.identity import FACIAL_COMPONENTS
 
 NOBODY = len(FACIAL_COMPONENTS)  # the label of a token that shows no component

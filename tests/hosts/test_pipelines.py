@@ -2,7 +2,6 @@
 
 import functools
 
-import diffusers
 import pytest
 import torch
 from support import tiny
@@ -13,12 +12,11 @@ from support.hosts import ltx_family as ltx
 from support.hosts import modular_family as modular
 from support.hosts import wan_family as wan
 from support.hosts.denormalisation import given_to_decoders, scale_and_shift
-from support.hosts.runs import fitting, generate, same
+from support.hosts.runs import fitting, generate, hosted, same
 from torch import Tensor, nn
 
 from lavieid_adapters import attach_lavieid
-from lavieid_adapters.hosts.pipe_models import find_decoders
-from lavieid_adapters.hosts.pipeline import NOT_PIPELINES, PIPELINES, find_pipeline
+from lavieid_adapters.hosts.pipeline_table import PIPELINES, find_pipeline
 
 RUN = (0.0, 0.5)  # the progress in a run of two steps
 # Builder → the progress of the steps, in order.
@@ -178,7 +176,7 @@ def test_every_pipeline(build):
     kind = find_pipeline(pipe)
     with given_to_decoders(pipe) as plain:
         base = generate(pipe, call)
-    before = [set(vars(owner)) for owner in (pipe, *find_decoders(pipe))]
+    before = [set(vars(owner)) for owner in (pipe, *hosted(pipe).decoders)]
     check_what_is_decoded(pipe, call, plain)
     with attach_lavieid(pipe, zero(fitting(pipe))) as lavieid:
         lavieid.set_identity(tiny.tokens())
@@ -202,7 +200,7 @@ def test_every_pipeline(build):
         assert not same(router_alone, base)
         assert not same(router_alone, changed)
     assert same(generate(pipe, call), base)
-    assert [set(vars(owner)) for owner in (pipe, *find_decoders(pipe))] == before
+    assert [set(vars(owner)) for owner in (pipe, *hosted(pipe).decoders)] == before
 
 
 def check_what_is_decoded(pipe, call, plain: list[Tensor]) -> None:
@@ -267,9 +265,3 @@ IN_PARTS = (
 
 def test_every_described_pipeline_is_here():
     assert {type(cached(build)[0]).__name__ for build in PIPES} == set(PIPELINES)
-
-
-@pytest.mark.parametrize("name", NOT_PIPELINES)
-def test_what_is_left_out_is_refused_with_its_reason(name):
-    with pytest.raises(ValueError, match=f"{name} is not supported: {NOT_PIPELINES[name]}"):
-        find_pipeline(object.__new__(getattr(diffusers, name)))

@@ -19,16 +19,9 @@ from support.hosts import wan_family as wan
 from torch import Tensor, nn
 
 from lavieid_adapters import attach
-from lavieid_adapters.hosts.host import (
-    HOSTS,
-    NOT_HOSTS,
-    find_blocks,
-    find_host,
-    find_stream,
-    registered_stream,
-    token_width,
-)
-from lavieid_adapters.hosts.pipeline import NOT_PIPELINES, PIPELINES
+from lavieid_adapters.hosts.host import find_blocks, find_stream, registered_stream, token_width
+from lavieid_adapters.hosts.host_table import HOSTS, NOT_HOSTS, find_host
+from lavieid_adapters.hosts.pipeline_table import NOT_PIPELINES, PIPELINES
 
 # Builder → the clip's grid, its first token, and the tokens of the whole stream.
 MODELS = {

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from support.stand_ins import write_hub_cache
 
-from lavieid_adapters.hosts.host import HOSTS
-from lavieid_adapters.hosts.pipeline import PIPELINES
+from lavieid_adapters.hosts.host_table import HOSTS
+from lavieid_adapters.hosts.pipeline_table import PIPELINES
 
 TESTS = Path(__file__).resolve().parents[1]
 # Tests that differ for a reason, by what their name matches.

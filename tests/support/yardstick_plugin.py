@@ -17,9 +17,10 @@ from support import tiny
 from torch import nn
 
 from lavieid_adapters import TAM, LocalRouter, attach, attach_lavieid
-from lavieid_adapters.hosts.host import HOSTS, find_host, token_width
-from lavieid_adapters.hosts.pipe_models import find_decoders, find_transformers, latent_channels
-from lavieid_adapters.hosts.pipeline import PIPELINES, find_pipeline
+from lavieid_adapters.hosts.host import token_width
+from lavieid_adapters.hosts.host_table import HOSTS, find_host
+from lavieid_adapters.hosts.pipeline import HostPipeline
+from lavieid_adapters.hosts.pipeline_table import PIPELINES, find_pipeline
 
 
 def pytest_addoption(parser) -> None:
@@ -114,14 +115,15 @@ class Adapters:
         self.counts["transformers"] += 1
 
     def _on_pipeline(self, pipe) -> None:
+        pipeline = HostPipeline(pipe, find_pipeline(pipe))
         try:
-            transformer = find_transformers(pipe)[0]
+            transformer = pipeline.transformers[0]
         except ValueError:  # one that was built to encode prompts or to decode alone
             return
         adapters = [self._router(unwrap_module(transformer))]
-        if find_decoders(pipe):
+        if pipeline.decoders:
             make = tiny.tam if self.trained else tiny.untrained_tam
-            adapters.append(make(latent_channels=latent_channels(pipe), layout=find_pipeline(pipe).layout))
+            adapters.append(make(latent_channels=pipeline.latent_channels, layout=pipeline.description.layout))
         attach_lavieid(pipe, adapters).set_identity(tiny.tokens())
         self.counts["pipelines"] += 1
 

@@ -10,7 +10,7 @@ from support.modes.rig import RIGS, differ, free_port, no_group_offload
 from support.modes.videos import PIPELINES, embeddings, generate
 
 from lavieid_adapters import attach, attach_lavieid
-from lavieid_adapters.hosts.pipeline import find_pipeline
+from lavieid_adapters.hosts.pipeline_table import find_pipeline
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CLOSE = {"rtol": 1e-3, "atol": 1e-3}

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lavieid_adapters.hosts.pipe_models import find_decoders
+from lavieid_adapters.hosts.pipeline import HostPipeline
+from lavieid_adapters.hosts.pipeline_table import find_pipeline
 
 # Formula → what the names of its pipelines begin with; l latents, σ deviation, μ mean.
 FORMULAS = {
@@ -26,7 +27,7 @@ FORMULAS = {
 def scale_and_shift(pipe, frames: int) -> tuple[Tensor, Tensor]:
     """Those of a pipeline's formula, for latents (b, c, f, h, w) of so many frames; 0-dimensional if all are alike."""
     (formula,) = (key for key, names in FORMULAS.items() if type(pipe).__name__.startswith(names))
-    vae = find_decoders(pipe)[0]
+    vae = HostPipeline(pipe, find_pipeline(pipe)).decoders[0]
     if formula == "l / factor":
         return torch.tensor(1 / vae.config.scaling_factor), torch.tensor(0.0)
     source = vae if "latents_std" in dict(vae.named_buffers()) else vae.config
@@ -48,7 +49,7 @@ def given_to_decoders(pipe) -> Iterator[list[Tensor]]:
     """Collect the latents of each call of what decodes, as it gets them, whatever is attached within the block."""
     given = []
     with contextlib.ExitStack() as put_back:
-        for decoder in find_decoders(pipe):
+        for decoder in HostPipeline(pipe, find_pipeline(pipe)).decoders:
             put_back.callback(delattr, decoder, "decode")
             decoder.decode = _noted(decoder.decode, given)
         yield given

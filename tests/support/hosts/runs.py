@@ -7,9 +7,15 @@ import numpy as np
 import torch
 from support import tiny
 
-from lavieid_adapters.hosts.host import find_host, token_width
-from lavieid_adapters.hosts.pipe_models import find_transformers, latent_channels
-from lavieid_adapters.hosts.pipeline import find_pipeline
+from lavieid_adapters.hosts.host import token_width
+from lavieid_adapters.hosts.host_table import find_host
+from lavieid_adapters.hosts.pipeline import HostPipeline
+from lavieid_adapters.hosts.pipeline_table import find_pipeline
+
+
+def hosted(pipe) -> HostPipeline:
+    """A pipeline of diffusers, seen through its description."""
+    return HostPipeline(pipe, find_pipeline(pipe))
 
 
 def generate(pipe, call: dict, **changes):
@@ -33,8 +39,9 @@ def same(one, other) -> bool:
 
 def fitting(pipe) -> dict:
     """A router and a TAM that act, of the pipeline's sizes."""
-    transformer = find_transformers(pipe)[0]
+    pipeline = hosted(pipe)
+    transformer = pipeline.transformers[0]
     return {
         "router": tiny.router(dim=token_width(transformer, find_host(transformer))),
-        "tam": tiny.tam(latent_channels=latent_channels(pipe), layout=find_pipeline(pipe).layout),
+        "tam": tiny.tam(latent_channels=pipeline.latent_channels, layout=pipeline.description.layout),
     }

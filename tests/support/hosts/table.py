@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable
 
 import diffusers
 
-from lavieid_adapters.hosts import host as hosts
-from lavieid_adapters.hosts import pipeline as host_pipelines
-from lavieid_adapters.hosts.host import HOSTS, NOT_HOSTS, Host
-from lavieid_adapters.hosts.pipeline import NOT_PIPELINES, PIPELINES, VideoPipeline
+from lavieid_adapters.hosts import host_table as hosts
+from lavieid_adapters.hosts.host import Host, falling
+from lavieid_adapters.hosts.host_table import HOSTS, NOT_HOSTS
+from lavieid_adapters.hosts.pipeline import VideoPipeline
+from lavieid_adapters.hosts.pipeline_table import NOT_PIPELINES, PIPELINES, sigma_data
 
 # What a block gives, where that is a tuple.
 OUTPUTS = {
@@ -23,22 +24,22 @@ OUTPUTS = {
     "MochiTransformer3DModel": ("video", "text"),
     "MotifVideoTransformer3DModel": ("video", "text"),
 }
-# How the functions of `hosts` and `host_pipelines` are said in a cell.
-CLIPS = {
+# How the functions of the two tables are said in a cell.
+VIDEO_TOKENS = {
     "whole": "all of it",
     "first": "first tokens",
     "last": "last tokens",
-    hosts._ltx_start: "first tokens",
-    (hosts._ltx_start, hosts._ltx_grid): "as `video_coords` say",
-    hosts._behind_memory: "last tokens",
+    hosts.ltx_start: "first tokens",
+    (hosts.ltx_start, hosts.ltx_grid): "as `video_coords` say",
+    hosts.behind_memory: "last tokens",
 }
 GRIDS = {
-    hosts._without_reference: "bcfhw",
-    hosts._kandinsky6: "bfhwc",
-    hosts._ltx_grid: "packed",
-    hosts._sizes: "packed",
+    hosts.without_reference: "bcfhw",
+    hosts.kandinsky6_grid: "bfhwc",
+    hosts.ltx_grid: "packed",
+    hosts.said_grid: "packed",
 }
-TIMESTEPS = {hosts.descending: "falls", hosts._rising: "rises", None: "by the pipeline"}
+TIMESTEPS = {falling: "falls", hosts.rising: "rises", None: "by the pipeline"}
 
 
 def _stream(name: str) -> str:
@@ -72,7 +73,7 @@ def _guidance(passes: int | Callable) -> str:
 
 def _factor(kinds: Iterable[VideoPipeline]) -> str:
     """What normalised latents are multiplied by, besides what is done by the VAE's mean and deviation."""
-    names = {host_pipelines._scaling_factor: "`scaling_factor`", host_pipelines._sigma_data: "`sigma_data`"}
+    names = {None: "`scaling_factor`", sigma_data: "`sigma_data`"}
     return " or ".join(dict.fromkeys(names.get(kind.divisor, "none") for kind in kinds))
 
 
@@ -80,16 +81,16 @@ def rows() -> list[dict[str, str]]:
     """What is supported, one row a transformer: "transformer", "pipelines", "blocks", "guidance", "TAM" and so on."""
     made = []
     for name, host in HOSTS.items():
-        found = {key: value for key, value in PIPELINES.items() if value.transformer == name}
+        found = {key: value for key, value in PIPELINES.items() if value.host == name}
         kind = next(iter(found.values()))
         blocks = (host.blocks,) if isinstance(host.blocks, str) else host.blocks
-        clip = CLIPS.get((host.clip, host.grid), CLIPS[host.clip]) + (", a frame a sample" if host.folded else "")
+        place = VIDEO_TOKENS.get((host.video_tokens, host.grid), VIDEO_TOKENS[host.video_tokens])
         made.append(
             {
                 "transformer": name,
                 "blocks": ", ".join(blocks),
                 "stream": _stream(name),
-                "clip": clip,
+                "video tokens": place + (", a frame a sample" if host.frames_in_batch else ""),
                 "latents": _latents(host),
                 "patch": _patch(name),
                 "timestep": TIMESTEPS[host.progress],
@@ -119,7 +120,7 @@ def markdown() -> str:
     """What the router needs to know of a transformer, and what TAM and guidance need to know of its pipelines."""
     router = {
         "transformer": "transformer", "blocks": "block lists", "stream": "video stream of a block's outputs",
-        "clip": "the clip in it", "latents": "latents", "patch": "patch", "timestep": "timestep",
+        "video tokens": "video tokens in it", "latents": "latents", "patch": "patch", "timestep": "timestep",
     }  # fmt: skip
     pipelines = {
         "transformer": "transformer", "pipelines": "pipelines", "guidance": "guidance", "TAM": "TAM acts in",
