@@ -31,7 +31,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from lavieid_adapters.data.shard_writer import ShardWriter, write_index
 from lavieid_adapters.data.shards import FORMAT, HEADER, NULL_PROMPT, PARTS, VERSION
-from lavieid_adapters.files.digests import files_digest
+from lavieid_adapters.files.digests import part_digest
 
 SIZE = {"frames": 49, "height": 480, "width": 720}
 
@@ -49,7 +49,7 @@ def save_models(folder: Path) -> None:
 def save_shards(folder: Path, base: Path, samples: int) -> None:
     """Random samples in the files that `lavieid prepare` writes."""
     folder.mkdir()
-    header = {"format": FORMAT, "version": VERSION, "base": str(base), **{p: files_digest(base, p) for p in PARTS}}
+    header = {"format": FORMAT, "version": VERSION, "base": str(base), **{p: part_digest(base, p) for p in PARTS}}
     (folder / HEADER).write_text(json.dumps(header))
     save_file({"prompt_embeds": torch.randn(226, 4096).bfloat16()}, folder / NULL_PROMPT)
     rng = np.random.default_rng(0)

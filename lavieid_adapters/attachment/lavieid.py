@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..faces.processor import FaceProcessor
 from ..faces.reader import IdentityReader, with_settings
+from ..files.hub import upload
 from ..hosts.pipeline import HostPipeline
-from ..models.adapter import Adapter, upload
+from ..models.adapter import Adapter
 from ..models.checkpoint import ADAPTERS, Metadata, save_folder
 from ..models.facial_encoder import LocalFacialEncoder
 from ..models.identity import Identity

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..faces.photo import open_labels
+from ..files.images import open_labels
 
 
 def read_region(source) -> Tensor:

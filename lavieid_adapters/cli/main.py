@@ -25,13 +25,13 @@ def describe(path: Path) -> str:
         return repr(Identity.load(path))
     if not path.is_dir():
         raise FileNotFoundError(f"'{path}' is neither a folder of adapters nor an identity file (.safetensors).")
-    from ..files.model_card import settings
+    from ..files.model_card import settings_line
     from ..models.checkpoint import inspect_folder
 
     adapters, metadata = inspect_folder(path)
     lines = [f"base model {metadata.base_model or 'not recorded'}, block {metadata.block_idx}"]
     for name, adapter in adapters.items():
-        lines.append(f"{name:8} {adapter.num_parameters() / 1e6:7.1f} M parameters: {settings(adapter)}")
+        lines.append(f"{name:8} {adapter.num_parameters() / 1e6:7.1f} M parameters: {settings_line(adapter.config)}")
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from ..models.adapter import fetch, hub_errors
+from ..files.hub import fetch, hub_errors
 
 
 def text_length(base: str | os.PathLike, **hub) -> int | None:

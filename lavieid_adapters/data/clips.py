@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from ..faces.photo import content_digest
+from ..files.digests import content_digest
 
 
 class Rejected(ValueError):

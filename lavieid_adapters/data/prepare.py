@@ -16,7 +16,7 @@ from ..extras import require
 from ..faces.components import ALIGNED_SIZE
 from ..faces.processor import FaceProcessor
 from ..files.atomic import written_aside
-from ..files.digests import files_digest
+from ..files.digests import part_digest
 from .base_encoders import BaseEncoders, text_length
 from .clips import Clip, Rejected
 from .sample_maker import SampleMaker
@@ -81,7 +81,7 @@ def prepare(
     if state.num_processes > 1 and device.index is None:
         device = state.device
     with state.main_process_first():  # it downloads what the others then find
-        digests = {part: files_digest(base, part, **hub) for part in PARTS}
+        digests = {part: part_digest(base, part, **hub) for part in PARTS}
         _try_out(face.to(device))
         if max_sequence_length is None:
             max_sequence_length = text_length(base, **hub)

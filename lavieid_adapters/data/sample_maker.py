@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..faces.components import PALETTE
 from ..faces.parts import FaceFeatures
-from ..faces.photo import content_digest
 from ..faces.processor import FaceProcessor
+from ..files.digests import content_digest
 from .base_encoders import BaseEncoders
 from .clips import Clip, Rejected
 from .person import find_person

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..files.digests import files_digest
+from ..files.digests import part_digest
 
 FORMAT = "lavieid-shards"
 VERSION = 1
@@ -99,7 +99,7 @@ class Shards:
         """
         # Training needs no text encoder, whose gigabytes would have to come from the Hub.
         for part in PARTS if os.path.isdir(base) else PARTS[:1]:
-            if files_digest(base, part, **hub) != self.header[part]:
+            if part_digest(base, part, **hub) != self.header[part]:
                 raise ValueError(
                     f"'{self.folder}' was made with the {part} of '{self.header['base']}', which is not that of "
                     f"'{base}': prepare the clips again with --base {base}."

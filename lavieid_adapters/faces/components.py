@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from ..files.images import open_labels
 from ..models.identity import FACIAL_COMPONENTS
-from .photo import open_labels
 
 # A component map holds 0 for none of them, and 1 to 6 for FACIAL_COMPONENTS in their order.
 NUM_CLASSES = len(FACIAL_COMPONENTS) + 1

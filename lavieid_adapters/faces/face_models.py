@@ -15,8 +15,9 @@ from huggingface_hub import is_offline_mode
 from torch import nn
 
 from ..extras import require
+from ..files.digests import sampled_digest
 from .components import CELEBAMASK_TO_COMPONENT
-from .lazy_model import Lazy, LazyModel, files_fingerprint
+from .lazy_model import Lazy, LazyModel
 from .parts import DetectedFace
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class InsightFace(Lazy):
     def find_fingerprint(self) -> str:
         """That of the pack's files, or its name and place if it is not there yet."""
         folder = self._folder
-        return files_fingerprint(*sorted(folder.glob("*.onnx"))) if folder else f"{self.pack} in {self.cache_dir}"
+        return sampled_digest(*sorted(folder.glob("*.onnx"))) if folder else f"{self.pack} in {self.cache_dir}"
 
     def place(self, device: torch.device, offload: bool = False) -> None:
         """Work on `device` from now on, or on the CPU if `offload`."""
@@ -161,7 +162,7 @@ class FacexlibModel(LazyModel):
 
     def find_fingerprint(self) -> str:
         """That of the file, or its address if it is not there yet."""
-        return files_fingerprint(self.path) if self.path.is_file() else self.url
+        return sampled_digest(self.path) if self.path.is_file() else self.url
 
     def build(self) -> nn.Module:
         """The model with random weights."""

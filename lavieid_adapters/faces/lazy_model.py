@@ -1,11 +1,8 @@
 """Models that are loaded when they are first used, rest where the caller wants them, and can be told apart."""
 
-import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -79,20 +76,3 @@ class LazyModel(Lazy):
                 if self.offload:
                     self._module.to("cpu")
                     self._at = torch.device("cpu"), self.compute_dtype
-
-
-@lru_cache
-def _read_samples(*stamps: tuple[Path, int, int]) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for path, size, _ in stamps:
-        digest.update(f"{path.name} {size} ".encode())
-        with open(path, "rb") as file:
-            for i in range(16):
-                file.seek(i * max(0, size - 4096) // 15)
-                digest.update(file.read(4096))
-    return digest.hexdigest()
-
-
-def files_fingerprint(*paths: Path) -> str:
-    """16 hexadecimal digits of the files' names, sizes and 16 samples of each: a whole model would take seconds."""
-    return _read_samples(*((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))

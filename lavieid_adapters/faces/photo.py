@@ -1,30 +1,25 @@
 """A photograph, wherever it comes from: upright, 8-bit RGB, and of a size that was checked before it was decoded."""
 
-import hashlib
 import io
 import os
-import struct
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import requests
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from urllib3.exceptions import HTTPError
 
-MAX_PIXELS = 128_000_000  # cameras of phones make 108 million
+from ..files.digests import content_digest
+from ..files.images import check_pixels, decoding, open_image
+
 MIN_SIDE = 64  # the smallest face that is read
 MAX_SIDE = 4096  # what is larger is scaled down: a face is read at 512 pixels
 URL_BYTES, URL_SECONDS = 64 << 20, 20.0
 
 _ORIENTATION = 0x0112  # EXIF's tag
 _HEIC = "HEIC photos need pillow-heif and its register_heif_opener()"
-# What Pillow raises of damaged or closed images.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, AssertionError, struct.error)
 
 
 class Photo:
@@ -51,7 +46,7 @@ class Photo:
         self.name = f"'{source}'" if isinstance(source, str | os.PathLike) else f"this {type(source).__name__}"
         if isinstance(source, Image.Image):
             _check_size(source.size, self.name)
-            with _decoding(self.name):
+            with decoding(self.name, "cannot be decoded", "get the photo again"):
                 source.load()
                 self._image: bytes | Image.Image = ImageOps.exif_transpose(source)  # a copy: its owner may write to it
             looks = source.getexif().get(_ORIENTATION), source.getpalette(), source.info.get("transparency")
@@ -82,10 +77,10 @@ class Photo:
     def _decoded(self) -> tuple[tuple[int, int], np.ndarray]:
         image = self._image
         if isinstance(image, bytes):
-            image = _opened(io.BytesIO(image), self.name, "get the photo again", f" {_HEIC}.")
+            image = open_image(io.BytesIO(image), self.name, "get the photo again", f" {_HEIC}.")
             _check_size(image.size, self.name)
         size = image.size
-        with _decoding(self.name):
+        with decoding(self.name, "cannot be decoded", "get the photo again"):
             if isinstance(self._image, bytes):
                 image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # a JPEG can be decoded at a half or less
             image.load()  # a TIFF turns itself, and a PNG may say at its end how it is turned
@@ -97,46 +92,8 @@ class Photo:
         return (size[::-1] if turned else size), np.asarray(image)
 
 
-def content_digest(*parts) -> str:
-    """32 hexadecimal digits of bytes, and of what else tells how to read them."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part if isinstance(part, bytes | memoryview) else repr(part).encode())
-    return digest.hexdigest()
-
-
-@contextmanager
-def _decoding(name: str) -> Iterator[None]:
-    try:
-        yield
-    except _BROKEN as error:
-        raise ValueError(f"{name} cannot be decoded ({error}): get the photo again.") from error
-
-
-def _opened(file, name: str, remedy: str, hint: str = "") -> Image.Image:
-    """An image of which the header alone has been read."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
-            return Image.open(file)
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name} is too large ({error}): scale it down.") from error
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{name} is not an image that Pillow reads.{hint}") from error
-    except _BROKEN as error:
-        raise ValueError(f"{name} is damaged ({error}): {remedy}.") from error
-
-
-def _check_pixels(size: tuple[int, int], name: str) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"{name} has {width} × {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million: scale it down."
-        )
-
-
 def _check_size(size: tuple[int, int], name: str) -> None:
-    _check_pixels(size, name)
+    check_pixels(size, name)
     if min(size) < MIN_SIDE:
         raise ValueError(f"{name} has {size[0]} × {size[1]} pixels, but a face needs at least {MIN_SIDE} a side.")
 
@@ -212,27 +169,3 @@ def _download(url: str) -> bytes:
     except (requests.RequestException, HTTPError) as error:
         raise OSError(f"'{url}' cannot be had ({error}): check it, or download the photo yourself.") from error
     return bytes(data)
-
-
-def open_labels(path: str | os.PathLike, what: str, size: tuple[int, int] | None = None) -> Image.Image:
-    """An image file that holds a mask or class ids, decoded if its size, and `size` if that is given, allow it.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no image, is damaged, too large or of another size.
-    """
-    name = f"The {what} '{path}'"
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no {what} '{path}'.")
-    with _opened(path, name, "save it again") as image:
-        if size is not None and image.size != size:
-            raise ValueError(
-                f"{name} has {image.width} × {image.height} pixels, but the photo has {size[0]} × {size[1]}: segment "
-                "the upright photo at its own size."
-            )
-        _check_pixels(image.size, name)
-        try:
-            image.load()
-        except _BROKEN as error:
-            raise ValueError(f"{name} is damaged ({error}): save it again.") from error
-    return image

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..files.digests import content_digest
 from ..models.consisid import EVA02_CLIP
 from ..models.facial_encoder import CLIP, LocalFacialEncoder
 from ..models.identity import FACIAL_COMPONENTS, Identity
 from .parts import FaceFeatures
-from .photo import Photo, content_digest
+from .photo import Photo
 from .processor import FaceProcessor
 
 _KEPT = 64  # identities in memory, of 0.8 MB each

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModelWithProjection
 
 from ..extras import require
-from ..models.adapter import fetch
-from .lazy_model import LazyModel, files_fingerprint
+from ..files.digests import sampled_digest
+from ..files.hub import fetch
+from .lazy_model import LazyModel
 from .photo_readers import registered
 
 _CONFIGS, _WEIGHTS = ("config.json", "preprocessor_config.json"), ("model.safetensors", "pytorch_model.bin")
@@ -56,7 +57,7 @@ class VisionModel(LazyModel):
         """That of a folder's files, or a Hub repo's commit if it is in the cache."""
         if os.path.isdir(self.name):
             paths = map(Path(self.name).joinpath, (*_CONFIGS, *_WEIGHTS))
-            source = files_fingerprint(*(path for path in paths if path.is_file()))
+            source = sampled_digest(*(path for path in paths if path.is_file()))
         else:
             revision = self._kwargs.get("revision")
             config = try_to_load_from_cache(self.name, "config.json", self._kwargs.get("cache_dir"), revision)

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
-from diffusers import ModelMixin
 from huggingface_hub import ModelCardData
 
 _USE_ONE = """```python
@@ -50,19 +50,21 @@ the identity have licences of their own, often non-commercial; they hold here to
 
 
 def model_card(
-    adapters: Mapping[str, ModelMixin],
+    contents: Mapping[str, tuple[int, Mapping[str, Any]]],
     license: str,
     base_model: str | None = None,
     record: dict | None = None,
     training: Mapping | None = None,
 ) -> str:
-    """The card's text, front matter included.
+    """Return the card's text, front matter included.
 
     Args:
-        adapters: The adapters by the names under which they are saved.
+        contents: Number of parameters and config of each adapter, by the name under which it is saved; by its class's
+            name for an adapter that is saved alone.
         license: An identifier of the Hub's licence list.
         base_model: The model that the adapters were trained on, a Hub id or a path.
-        record: For a checkpoint of all adapters: what else it must remember, kept in the front matter.
+        record: For a checkpoint of all adapters: "block_idx" and whatever else it must remember. It is stored in the
+            front matter.
         training: How they were trained: plain types by name.
     """
     data = ModelCardData(
@@ -74,15 +76,15 @@ def model_card(
         lavieid=record,
     )
     rows = [
-        f"| `{name}` | {adapter.num_parameters() / 1e6:,.1f} M | " + settings(adapter) + " |"
-        for name, adapter in adapters.items()
+        f"| `{name}` | {parameters / 1e6:,.1f} M | {settings_line(config)} |"
+        for name, (parameters, config) in contents.items()
     ]
     body = _BODY.format(
         base_model=base_model or "not recorded",
         block_idx=record["block_idx"] if record else "not recorded",
         license=license,
         rows="\n".join(rows),
-        use=_USE_ALL if record else _USE_ONE.format(name=next(iter(adapters))),
+        use=_USE_ALL if record else _USE_ONE.format(name=next(iter(contents))),
         training=_training(training) if training else "",
     )
     return f"---\n{data.to_yaml()}\n---\n{body}"
@@ -93,11 +95,11 @@ def _training(record: Mapping) -> str:
     return f"\n## Training\n\n| | |\n| --- | --- |\n{rows}\n"
 
 
-def settings(adapter: ModelMixin) -> str:
-    """An adapter's config on one line."""
-    return ", ".join(f"{k} {v}" for k, v in adapter.config.items() if not k.startswith("_"))
+def settings_line(config: Mapping[str, Any]) -> str:
+    """Return a config on one line, without the names that begin with "_"."""
+    return ", ".join(f"{name} {value}" for name, value in config.items() if not name.startswith("_"))
 
 
 def _is_hub_id(name: str) -> bool:
-    """Whether the Hub would take a base model of this name: a path is none of its business."""
+    """Return whether the Hub would take a base model of this name: it takes no path."""
     return name.count("/") == 1 and not name.startswith(("/", ".", "~")) and not os.path.exists(name)

@@ -3,78 +3,21 @@ renamed."""
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
-from huggingface_hub import create_repo, snapshot_download, upload_folder
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
 from ..files.atomic import written_aside
+from ..files.hub import HUB_KEYWORDS, fetch, upload
 from ..files.model_card import model_card
 
-# The client's transport errors have no name of its own: it passes on those of the HTTP library that it is built on.
-_TRANSPORT_ERRORS = tuple(base for base in HfHubHTTPError.__bases__ if base is not OSError)
-_HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 _LOAD_KEYWORDS = (
     "device_map", "disable_mmap", "dtype", "low_cpu_mem_usage", "output_loading_info", "torch_dtype", "variant",
 )  # fmt: skip
-
-
-@contextmanager
-def hub_errors(repo_id: str) -> Iterator[None]:
-    """Turn errors of the way to the Hub that name neither the repo nor the remedy into some that do."""
-    try:
-        yield
-    except HFValidationError as error:
-        raise ValueError(f"'{repo_id}' is neither a folder nor the id of a Hub repo: check the path.") from error
-    except LocalEntryNotFoundError as error:
-        raise OSError(
-            f"'{repo_id}' is no folder here, is not in the cache, and cannot be had from the Hub now ({error}). Check "
-            "the name, the connection and HF_HUB_OFFLINE."
-        ) from error
-    except _TRANSPORT_ERRORS as error:
-        if isinstance(error, OSError):  # the client's own, which says what is wrong
-            raise
-        raise OSError(
-            f"The connection broke while '{repo_id}' was fetched ({error}). Nothing half-written is kept: try again."
-        ) from error
-
-
-def fetch(repo_or_folder: str | os.PathLike, files: Sequence[str], **kwargs) -> Path:
-    """The folder itself, or a Hub repo's copy in the cache with those of `files` that the repo has; no others are
-    fetched.
-
-    Raises:
-        ValueError: If it is neither a folder nor the id of a repo.
-        OSError: If it cannot be had.
-    """
-    if os.path.isdir(repo_or_folder):
-        return Path(repo_or_folder)
-    with hub_errors(str(repo_or_folder)):
-        return Path(snapshot_download(str(repo_or_folder), allow_patterns=list(files), **kwargs))
-
-
-def upload(
-    folder: Path,
-    repo_id: str,
-    *,
-    token: str | bool | None = None,
-    private: bool | None = None,
-    create_pr: bool = False,
-    commit_message: str = "Upload lavieid-adapters",
-):
-    """Create the Hub repo if need be and upload the folder as one commit."""
-    with hub_errors(repo_id):
-        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
-        return upload_folder(
-            repo_id=repo_id, folder_path=folder, token=token, create_pr=create_pr, commit_message=commit_message
-        )
 
 
 class Adapter(ModelMixin, ConfigMixin):
@@ -113,14 +56,14 @@ class Adapter(ModelMixin, ConfigMixin):
             OSError: If it cannot be had.
             TypeError: If a keyword is not known.
         """
-        unknown = sorted(set(kwargs) - {*_HUB_KEYWORDS, *_LOAD_KEYWORDS})
+        unknown = sorted(set(kwargs) - {*HUB_KEYWORDS, *_LOAD_KEYWORDS})
         if unknown:
-            known = ", ".join(sorted((*_HUB_KEYWORDS, *_LOAD_KEYWORDS)))
+            known = ", ".join(sorted((*HUB_KEYWORDS, *_LOAD_KEYWORDS)))
             raise TypeError(f"from_pretrained does not know {', '.join(unknown)}: it takes subfolder, {known}.")
         variant = kwargs.get("variant")
         weights = SAFETENSORS_WEIGHTS_NAME if variant is None else f"diffusion_pytorch_model.{variant}.safetensors"
         files = [str(Path(subfolder or "", name)) for name in (CONFIG_NAME, weights)]
-        hub = {k: kwargs.pop(k) for k in _HUB_KEYWORDS if k in kwargs}
+        hub = {k: kwargs.pop(k) for k in HUB_KEYWORDS if k in kwargs}
         folder = fetch(pretrained_model_name_or_path, files, **hub) / (subfolder or "")
         cls.inspect(folder, weights)
         return super().from_pretrained(folder, use_safetensors=True, **kwargs)
@@ -210,7 +153,7 @@ class Adapter(ModelMixin, ConfigMixin):
             return
         with written_aside(save_directory) as folder:
             self.save_files(folder, variant)
-            card = model_card({type(self).__name__: self}, license, base_model)
+            card = model_card({type(self).__name__: (self.num_parameters(), self.config)}, license, base_model)
             (folder / "README.md").write_text(card, encoding="utf-8")
         if push_to_hub:
             self.push_to_hub(

@@ -10,8 +10,9 @@ from diffusers.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from huggingface_hub import ModelCard
 
 from ..files.atomic import written_aside
+from ..files.hub import fetch
 from ..files.model_card import model_card
-from .adapter import Adapter, fetch
+from .adapter import Adapter
 from .facial_encoder import LocalFacialEncoder
 from .local_router import LocalRouter
 from .tam import TAM
@@ -130,7 +131,8 @@ def save_folder(
         for name, adapter in adapters.items():
             adapter.save_files(aside / name)
         record = {"block_idx": metadata.block_idx, "encoder": encoder, "base_model": metadata.base_model}
-        card = model_card(adapters, license, metadata.base_model, record, training)
+        contents = {name: (adapter.num_parameters(), adapter.config) for name, adapter in adapters.items()}
+        card = model_card(contents, license, metadata.base_model, record, training)
         (aside / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -3,15 +3,13 @@
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .adapter import hub_errors
+from ..files.hub import fetch_file
 
 # Our name → ConsisID's name in its transformer. A name that ends in "." is a prefix and stands for all below it.
 ENCODER_KEYS = {"extractor.": "local_facial_extractor."}
@@ -81,13 +79,13 @@ def read(
     """Read a ConsisID transformer's config, and those of its weights that `keys` (ours → theirs) names, under our
     names.
 
-    Files that hold none of them are not fetched. Keywords are `hf_hub_download`'s.
+    Files that hold none of them are not fetched. Keywords are `fetch_file`'s.
 
     Raises:
         ValueError: If the checkpoint was made without face modules, or is not ConsisID's.
         OSError: If a file is not there.
     """
-    config = json.loads(_file(repo_or_folder, "config.json", subfolder, **kwargs).read_text())
+    config = json.loads(fetch_file(repo_or_folder, "config.json", subfolder, **kwargs).read_text())
     if config.get("_class_name") != "ConsisIDTransformer3DModel" or not config.get("is_train_face"):
         raise ValueError(
             f"'{repo_or_folder}' holds a {config.get('_class_name')} with is_train_face={config.get('is_train_face')}: "
@@ -101,13 +99,13 @@ def read(
         return None
 
     try:
-        index = json.loads(_file(repo_or_folder, f"{_WEIGHTS}.index.json", subfolder, **kwargs).read_text())
+        index = json.loads(fetch_file(repo_or_folder, f"{_WEIGHTS}.index.json", subfolder, **kwargs).read_text())
         shards = sorted({shard for name, shard in index["weight_map"].items() if ours(name)})
     except (FileNotFoundError, EntryNotFoundError):
         shards = [_WEIGHTS]
     weights = {}
     for shard in shards:
-        path = _file(repo_or_folder, shard, subfolder, **kwargs)
+        path = fetch_file(repo_or_folder, shard, subfolder, **kwargs)
         try:
             with safe_open(path, framework="pt") as file:
                 weights.update({ours(name): file.get_tensor(name) for name in file.keys() if ours(name)})  # noqa: SIM118
@@ -130,13 +128,3 @@ def load(module: nn.Module, weights: Mapping[str, Tensor], keys: Mapping[str, st
             f"  missing keys: {', '.join(missing) or 'none'}\n"
             f"  unexpected keys: {', '.join(unexpected) or 'none'}"
         )
-
-
-def _file(repo_or_folder: str | os.PathLike, name: str, subfolder: str | None, **kwargs) -> Path:
-    if os.path.isdir(repo_or_folder):
-        path = Path(repo_or_folder, subfolder or "", name)
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no '{path}'.")
-        return path
-    with hub_errors(str(repo_or_folder)):
-        return Path(hf_hub_download(str(repo_or_folder), name, subfolder=subfolder, **kwargs))

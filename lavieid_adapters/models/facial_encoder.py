@@ -2,7 +2,6 @@
 
 # b batch · m components · p patches of a ViT feature map · l tokens a component · D token_dim
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +9,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.transformers.consisid_transformer_3d import LocalFacialExtractor
 from torch import Tensor
 
+from ..files.digests import weights_digests
 from . import consisid
 from .adapter import Adapter
 from .identity import FACIAL_COMPONENTS, Identity
@@ -164,12 +164,5 @@ class LocalFacialEncoder(Adapter):
         """`fingerprint` and `weights_digest`, computed once for all that the weights are between two changes."""
         current = versions(self.parameters())
         if self._told is None or self._told[0] != current:
-            tensors = sorted(self.state_dict().items())
-            samples = [flat[:: max(1, len(flat) // 4096)][:4096] for flat in (t.flatten() for _, t in tensors)]
-            signs = hashlib.sha256("".join(f"{name}{tuple(t.shape)}" for name, t in tensors).encode())
-            values = hashlib.sha256(str(samples[0].dtype).encode())
-            for sample in (sample.cpu().contiguous() for sample in samples):
-                signs.update(sample.signbit().numpy().tobytes())
-                values.update(sample.view(torch.uint8).numpy().tobytes())
-            self._told = current, (signs.hexdigest()[:16], values.hexdigest()[:16])
+            self._told = current, weights_digests(self.state_dict())
         return self._told[1]

@@ -12,9 +12,10 @@ from ..attachment.pipeline import fresh_adapter
 from ..data.dataset import SampleFormat, TrainingSamples
 from ..data.shards import Shards
 from ..faces.vision import VisionModel
+from ..files.hub import fetch, hub_errors
 from ..hosts.host import find_blocks
 from ..hosts.host_table import find_host
-from ..models.adapter import Adapter, fetch, hub_errors
+from ..models.adapter import Adapter
 from ..models.checkpoint import ADAPTERS, Metadata, load_folder
 from ..models.facial_encoder import LocalFacialEncoder
 from .config import TrainingConfig

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..files.atomic import lock, written_aside
-from ..models.adapter import Adapter, upload
+from ..files.hub import upload
+from ..models.adapter import Adapter
 from ..models.checkpoint import ADAPTERS, Metadata, save_folder
 from .config import FREE, TrainingConfig
 

@@ -21,7 +21,7 @@ from peft.utils import get_peft_model_state_dict
 from ..data.dataset import SIGNALS, batches
 from ..data.shards import Shards
 from ..extras import require
-from ..faces.photo import content_digest
+from ..files.digests import content_digest
 from .build import TRAINED, build_adapters, load_base, place_host, sharded, training_samples, vision_model
 from .config import TrainingConfig
 from .gradients import average, update

@@ -483,7 +483,7 @@ def test_a_bomb_and_a_broken_file_are_refused_by_name(tmp_path, monkeypatch):
     (tmp_path / "cut.png").write_bytes(data[:60])
     with pytest.raises(ValueError, match=r"region '.*cut\.png' is (too large, or )?damaged"):
         read_region(tmp_path / "cut.png")
-    monkeypatch.setattr("lavieid_adapters.faces.photo.MAX_PIXELS", 1000)
+    monkeypatch.setattr("lavieid_adapters.files.images.MAX_PIXELS", 1000)
     with pytest.raises(ValueError, match=r"region '.*mask\.png' has 60 × 40 pixels, more than"):
         read_region(tmp_path / "mask.png")
 

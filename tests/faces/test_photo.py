@@ -14,6 +14,7 @@ from PIL import Image, ImageFile
 
 from lavieid_adapters.faces import photo as module
 from lavieid_adapters.faces.photo import Photo
+from lavieid_adapters.files import images
 
 WIDTH, HEIGHT = 96, 80
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
@@ -415,7 +416,7 @@ def test_a_large_photo_within_the_limit_gives_no_warning(monkeypatch, recwarn):
 
 
 def test_arrays_and_images_have_the_same_limit(monkeypatch):
-    monkeypatch.setattr(module, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    monkeypatch.setattr(images, "MAX_PIXELS", WIDTH * HEIGHT - 1)
     for source in (PICTURE, Image.fromarray(PICTURE)):
         with pytest.raises(ValueError, match=r"this (array|Image) has 96 × 80 pixels.*scale it down"):
             Photo(source)

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from support import tiny
 from support.adapter_files import BUILDERS, WEIGHTS, Planted, contents, equal
 
 from lavieid_adapters import TAM, LocalRouter
-from lavieid_adapters.files.atomic import written_aside
 
 
 def edit_config(folder: Path, **settings) -> None:
@@ -257,57 +255,6 @@ def test_a_save_that_fails_while_writing_leaves_the_old_adapter_and_no_scratch(s
     assert os.listdir(saved.parent) == ["router"]
     tiny.router(seed=1).save_pretrained(saved)
     assert contents(saved) != before
-
-
-@pytest.mark.parametrize("failing", [1, 2, 3, 4])
-def test_a_rename_that_fails_leaves_what_was_there(tmp_path, monkeypatch, failing):
-    target = tmp_path / "target"
-
-    def fill(folder: Path, text: str) -> None:
-        (folder / "sub").mkdir(parents=True)
-        for name in ("a", "sub/b", "z"):
-            (folder / name).write_text(text)
-
-    fill(target, "old")
-    before, replace, calls = contents(target), os.replace, []
-
-    def failing_replace(source, destination):
-        calls.append(source)
-        if len(calls) == failing:
-            raise PermissionError("in use")
-        replace(source, destination)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", failing_replace)
-        with pytest.raises(PermissionError), written_aside(target) as folder:
-            fill(folder, "new")
-    assert contents(target) == before
-    assert os.listdir(tmp_path) == ["target"]
-
-
-def test_an_error_in_the_block_leaves_what_was_there_and_no_new_folder(tmp_path):
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt), written_aside(tmp_path / "target") as folder:
-            (folder / "a").write_text("half")
-            raise KeyboardInterrupt
-        assert os.listdir(tmp_path) == []
-    with written_aside(tmp_path / "target") as folder:
-        (folder / "a").write_text("whole")
-    assert contents(tmp_path) == {"target/a": b"whole"}
-
-
-def test_a_folder_on_another_file_system_than_its_parent_can_be_saved_to(tmp_path):
-    elsewhere = Path("/dev/shm")
-    if not os.access(elsewhere, os.W_OK) or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("needs a second file system")
-    mounted = elsewhere / f"lavieid-{os.getpid()}"
-    mounted.mkdir()
-    try:
-        (tmp_path / "router").symlink_to(mounted)  # as a mount point would
-        tiny.router().save_pretrained(tmp_path / "router")
-        assert equal(LocalRouter.from_pretrained(mounted), tiny.router())
-    finally:
-        shutil.rmtree(mounted)
 
 
 @pytest.mark.parametrize("cls", BUILDERS)

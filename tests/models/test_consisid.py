@@ -174,7 +174,7 @@ def test_a_connection_that_breaks_once_is_resumed(model, saved, hub):
 
 def test_a_connection_that_keeps_breaking_is_an_os_error_and_leaves_no_half_weights(saved, hub, tmp_path):
     hub.repos["me/consisid"], hub.break_downloads, hub.break_after = contents(saved), True, 8192
-    with pytest.raises(OSError, match="connection broke while 'me/consisid"):
+    with pytest.raises(OSError, match="connection broke during a transfer of 'me/consisid"):
         LocalFacialEncoder.from_consisid("me/consisid")
     cached = [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and ".no_exist" not in path.parts]
     assert not [path for path in cached if path.suffix in (".safetensors", ".incomplete")]

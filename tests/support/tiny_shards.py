@@ -14,7 +14,7 @@ from safetensors.torch import save, save_file
 from lavieid_adapters.data.shard_writer import ShardWriter, write_index
 from lavieid_adapters.data.shards import FORMAT, HEADER, NULL_PROMPT, PARTS, VERSION
 from lavieid_adapters.faces.components import PALETTE
-from lavieid_adapters.files.digests import files_digest
+from lavieid_adapters.files.digests import part_digest
 from lavieid_adapters.models.identity import FACIAL_COMPONENTS
 
 # What `tiny.transformer()`, and `tiny.encoder()` with the CLIP of `tiny_face.write_clip`, take.
@@ -109,7 +109,7 @@ def write_shards(
         "format": FORMAT,
         "version": VERSION,
         "base": os.fspath(base or "nobody"),
-        **{part: files_digest(base, part) if base else "0" * 16 for part in PARTS},
+        **{part: part_digest(base, part) if base else "0" * 16 for part in PARTS},
         "face": "drawn",
         "buckets": sorted({f"{f}x{h}x{w}" for f, h, w in sizes}),
         "fps": 8.0,

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from ...faces.components import ALIGNED_SIZE, GREY, warp_picture
-from ...faces.lazy_model import LazyModel, files_fingerprint
+from ...faces.lazy_model import LazyModel
 from ...faces.parts import DetectedFace
+from ...files.digests import sampled_digest
 from ...models.identity import FACIAL_COMPONENTS
 from .alignment import alignment
 
@@ -38,7 +39,7 @@ class DrawnFaces(LazyModel):
 
     def find_fingerprint(self) -> str:
         """That of the files."""
-        return files_fingerprint(*sorted(path for path in self.folder.iterdir() if path.is_file()))
+        return sampled_digest(*sorted(path for path in self.folder.iterdir() if path.is_file()))
 
     def load(self) -> torch.nn.Module:
         """Read the weights."""
