@@ -1,7 +1,7 @@
 """How long a photo takes to become component tokens, stage by stage, at the full sizes of all models.
 
-    PYTHONPATH=examples python benchmarks/identity.py                   # the GPU, if there is one
-    PYTHONPATH=examples python benchmarks/identity.py --device cpu --repeats 3
+    python benchmarks/identity.py                   # the GPU, if there is one
+    python benchmarks/identity.py --device cpu --repeats 3
 
 Random weights, no download. The detector is a convolutional network of SCRFD-10G's arithmetic (10 G multiply-adds on
 640 × 480 pixels) that always finds one face in the photo, and the parser's map is exchanged for one that shows all six
@@ -24,13 +24,12 @@ import onnxruntime
 import torch
 from facexlib.parsing.bisenet import BiSeNet as BiSeNetModule
 from facexlib.recognition.arcface_arch import Backbone
-from generate import Pixels
 from insightface.data import get_image
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from lavieid_adapters import FaceProcessor, IdentityReader, LocalFacialEncoder
+from lavieid_adapters import FACIAL_COMPONENTS, FaceProcessor, IdentityReader, LocalFacialEncoder
 from lavieid_adapters.faces.components import component_images
 from lavieid_adapters.faces.face_models import BiSeNet
 from lavieid_adapters.faces.photo import Photo
@@ -75,11 +74,19 @@ class Detector(nn.Module):
 
 
 class FullFaceBiSeNet(BiSeNet):
-    """BiSeNet, of whose random map nothing is taken."""
+    """BiSeNet at its full work, whose random map is exchanged for one of a face from the front."""
 
     def parse(self, aligned: np.ndarray) -> np.ndarray:
         super().parse(aligned)
-        return Pixels().parse(aligned)
+        component_map = Image.new("L", (512, 512))
+        draw = ImageDraw.Draw(component_map)
+        for component, box in (
+            ("hair", (60, 0, 452, 400)), ("skin", (110, 110, 402, 500)), ("nose", (220, 230, 292, 330)),
+            ("mouth", (195, 350, 317, 400)), ("eyes", (165, 225, 222, 255)), ("eyes", (290, 225, 347, 255)),
+            ("eyebrows", (155, 195, 230, 212)), ("eyebrows", (282, 195, 357, 212)),
+        ):  # fmt: skip
+            draw.ellipse(box, fill=1 + FACIAL_COMPONENTS.index(component))
+        return np.asarray(component_map)
 
 
 def write_models(folder: Path) -> None:

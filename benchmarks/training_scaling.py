@@ -1,6 +1,6 @@
 """One training run on one GPU, on several with the host on each, and on several with the host sharded by FSDP2.
 
-    PYTHONPATH=examples python benchmarks/training_scaling.py --gpus 2
+    python benchmarks/training_scaling.py --gpus 2
 
 CogVideoX-5B's size with random weights, 49 frames of 720×480 as shards of random samples, through `accelerate launch -m
 lavieid_adapters.training.trainer` as a user starts it. All runs have the same global batch, one sample a GPU, so their
@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 import torch
 import yaml
-from generate import full_size_pipeline
+from full_size import full_size_pipeline
 from PIL import Image
 from safetensors.torch import save, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

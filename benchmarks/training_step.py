@@ -1,7 +1,7 @@
 """Time and memory of a training step at CogVideoX-5B's size, random weights, 49 frames of 720×480, batch 1, one GPU.
 
-    PYTHONPATH=examples python benchmarks/training_step.py            # times, about three minutes
-    PYTHONPATH=examples python benchmarks/training_step.py --memory   # the smallest card for each setting
+    python benchmarks/training_step.py            # times, about three minutes
+    python benchmarks/training_step.py --memory   # the smallest card for each setting
 
 A step is a batch on the GPU through the ViT, the encoder, the host and the router, backwards, and AdamW. For memory the
 allocator is limited to what cards have, less what CUDA and a desktop take, and each setting is tried from the smallest.

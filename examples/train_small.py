@@ -1,8 +1,8 @@
-"""Train on a drawn world, from clips on disk to a video with the result: two CPU cores, a few minutes, no download.
+"""Train in the drawn world, from clips on disk to a video with the result: two CPU cores, some minutes, no download.
 
-Draws clips of people, prepares them as `lavieid prepare` does, trains the router and the encoder of a small CogVideoX
-of random weights, stops half-way and goes on, and measures eq. 5 on clips of people it has not seen. The models are
-small and the faces are read by their colours; every step of the way is the real one.
+Draws clips of people as video files, prepares them as `lavieid prepare` does, trains a fresh router and encoder on the
+base that comes with the package, stops half-way and goes on, and measures eq. 5 on clips of people whom the adapters
+have not seen. Every step of the way is that of a real base; the clips, the base and the run are small.
 """
 
 import argparse
@@ -13,11 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import CogVideoXPipeline
-from drawn_faces import FPS, FRAMES, HEIGHT, WIDTH, Person, draw_clip, drawn_faces
-from generate import PROMPT, small_components, small_vision
 
-from lavieid_adapters import FaceProcessor, IdentityReader, VisionModel, attach_lavieid
+from lavieid_adapters import FaceProcessor, IdentityReader, attach_lavieid
 from lavieid_adapters.data.clips import read_clips
 from lavieid_adapters.data.contact_sheet import shard_sheet
 from lavieid_adapters.data.dataset import TrainingSamples
@@ -25,43 +22,39 @@ from lavieid_adapters.data.labels import IGNORED
 from lavieid_adapters.data.prepare import prepare
 from lavieid_adapters.data.shards import Shards
 from lavieid_adapters.data.video import Bucket
+from lavieid_adapters.puppets import (
+    TEST_PEOPLE,
+    TRAINING_PEOPLE,
+    draw_clips,
+    draw_photos,
+    load_pipeline,
+    people,
+    reading_parts,
+    weights_folder,
+)
 from lavieid_adapters.training.config import TrainingConfig
 from lavieid_adapters.training.losses import route_targets
 from lavieid_adapters.training.trainer import Trainer
-from lavieid_adapters.visualize.route_video import route_overlay, side_by_side, video_sheet, write_video
+from lavieid_adapters.visualize.route_video import of_frames, route_overlay, side_by_side, video_sheet, write_video
+
+FRAMES, SIDE, FPS = 17, 96, 8
+PROMPT = "A person talks in a park, with a smile."
 
 
-def save_base(folder: Path) -> Path:
-    """A small CogVideoX of random weights as a pipeline's folder; its VAE's latents are of about unit variance."""
-    parts = small_components(
-        num_layers=2, sample_width=WIDTH // 8, sample_height=HEIGHT // 8, sample_frames=FRAMES,
-        use_rotary_positional_embeddings=False,
-    )  # fmt: skip
-    drawn = torch.from_numpy(np.stack([Person.random(np.random.default_rng(0)).draw(128, 96, 150)] * 5))
-    with torch.no_grad():
-        latents = parts["vae"].encode(drawn.permute(3, 0, 1, 2)[None] / 127.5 - 1).latent_dist.mode()
-    parts["vae"].register_to_config(scaling_factor=1 / latents.std().item())
-    CogVideoXPipeline(**parts).save_pretrained(folder)
-    return folder
-
-
-def draw_clips(folder: Path, people: int, clips_each: int, seed: int) -> Path:
-    """Clips of people as video files, listed in a clips.jsonl."""
-    rng, lines = np.random.default_rng(seed), []
+def write_clips(folder: Path, seeds: range) -> Path:
+    """Draw one clip of each person as a video file; return the clips.jsonl that lists them."""
     folder.mkdir(parents=True)
-    for number in range(people):
-        person = Person.random(rng)
-        for clip in range(clips_each):
-            name = f"person{number}-{clip}.mp4"
-            draw_clip(person, rng, folder / name)
-            lines.append(json.dumps({"video": name, "caption": PROMPT, "person": f"person{number}"}))
+    drawn, lines = draw_clips(people(seeds), seeds), []
+    for seed, video, caption in zip(seeds, drawn.video, drawn.captions, strict=True):
+        write_video(video.permute(0, 2, 3, 1).numpy(), folder / f"{seed}.mp4", FPS)
+        lines.append(json.dumps({"video": f"{seed}.mp4", "caption": caption, "person": f"person {seed}"}))
     (folder / "clips.jsonl").write_text("\n".join(lines))
     return folder / "clips.jsonl"
 
 
 @torch.no_grad()
 def measure(trainer: Trainer, shards: Shards) -> tuple[float, float, float]:
-    """Eq. 5, the share of video tokens whose component the router finds, and the share of the most frequent one."""
+    """Return eq. 5, the share of video tokens whose component the router finds, and that of the most frequent one."""
     samples = TrainingSamples(shards, trainer.samples.format)
     losses, correct, targets = [], 0, []
     for i in range(len(samples)):
@@ -75,63 +68,59 @@ def measure(trainer: Trainer, shards: Shards) -> tuple[float, float, float]:
     return float(np.mean(losses)), correct / len(targets), (targets.bincount().max() / len(targets)).item()
 
 
-def generate(base: Path, vision: Path, adapters: Path, output: Path) -> float:
-    """A video of somebody new with the trained adapters, as any user would make it; how much they change it."""
-    pipe = CogVideoXPipeline.from_pretrained(base)
+def generate(adapters: Path, face: FaceProcessor, output: Path) -> float:
+    """Save a video of somebody new with the trained adapters; return how much they change a pixel on average."""
+    pipe = load_pipeline()
     pipe.set_progress_bar_config(disable=True)
-    settings = {"num_frames": FRAMES, "height": HEIGHT, "width": WIDTH, "num_inference_steps": 4, "output_type": "np"}
 
     def run() -> np.ndarray:
         seed = torch.Generator().manual_seed(0)
-        return pipe(PROMPT, guidance_scale=6.0, max_sequence_length=16, generator=seed, **settings).frames[0]
+        return pipe(PROMPT, num_frames=FRAMES, num_inference_steps=4, generator=seed, output_type="np").frames[0]
 
     before = run()
-    photo = Person.random(np.random.default_rng(9)).draw(128, 96, 150)
+    photo = draw_photos(people(TEST_PEOPLE[:1]), seeds=[0]).images[0].permute(1, 2, 0).numpy()
     with attach_lavieid(pipe, adapters) as lavieid:
-        face: FaceProcessor = drawn_faces(VisionModel(vision, lavieid.encoder.config.num_scales))
         lavieid.reader = IdentityReader(lavieid.encoder, face)
         lavieid.set_identity(photo)
         with lavieid.record_routes() as routes:
             video = run()
     pixels = (video * 255).round().astype(np.uint8)
-    weights = routes[-1][-1].numpy().swapaxes(0, 1)[[0] + [1 + i // 4 for i in range(FRAMES - 1)]]
+    weights = of_frames(routes[-1][-1].numpy(), FRAMES)
     overlays = np.stack([route_overlay(frame, w) for frame, w in zip(pixels, weights, strict=True)])
-    write_video(side_by_side(pixels, overlays), output / "video.mp4")
+    write_video(side_by_side(pixels, overlays), output / "video.mp4", FPS)
     video_sheet(photo, list(side_by_side(pixels, overlays)[::4]), PROMPT).save(output / "video.png")
     return float(np.abs(video - before).mean())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=300, help="training steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=150, help="training steps (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("outputs/train_small"), help="default: %(default)s")
     args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
 
     def say(text: str) -> None:
         print(f"[{time.perf_counter() - begin:4.0f} s] {text}", flush=True)
 
+    base, face = weights_folder(), FaceProcessor(**reading_parts())
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        base, vision, face = save_base(work / "base"), small_vision(work / "vision", 32), drawn_faces()
-        for name, people, each, seed in (("seen", 8, 2, 1), ("unseen", 4, 1, 2)):
-            clips = read_clips(draw_clips(work / f"{name}-clips", people, each, seed))
-            say(f"{len(clips)} clips of {people} people drawn ({name})")
-            prepare(
-                clips, work / name, base=base, face=face, buckets=[Bucket(FRAMES, HEIGHT, WIDTH)], fps=FPS,
-                dtype=torch.float32,
-            )  # fmt: skip
+        for name, seeds in (("seen", TRAINING_PEOPLE[:12]), ("unseen", TEST_PEOPLE[:4])):
+            clips = read_clips(write_clips(work / f"{name}-clips", seeds))
+            say(f"{len(clips)} clips of as many people drawn ({name})")
+            prepare(clips, work / name, base=base, face=face, buckets=[Bucket(FRAMES, SIDE, SIDE)], fps=FPS,
+                    dtype=torch.float32)  # fmt: skip
             say(f"prepared into {work / name}")
-        shard_sheet(Shards(work / "seen"), [0, 3, 6, 9]).save(_made(args.output) / "samples.png")
+        shard_sheet(Shards(work / "seen"), [0, 3, 6, 9]).save(args.output / "samples.png")
 
-        sizes = {"token_dim": 32, "tokens_per_component": 8, "num_heads": 2}
+        sizes = {"token_dim": 96, "tokens_per_component": 8, "num_heads": 4}
         settings = {
-            "base": str(base), "shards": str(work / "seen"), "output": str(work / "run"), "vision_model": str(vision),
-            "router": {"inner_dim": 64, **sizes},
-            "encoder": {"id_dim": 512 + 16, "vit_dim": 32, "depth": 5, "head_dim": 16, **sizes},
-            "route_warmup_steps": args.steps * 5 // 6, "learning_rate": 2e-3, "weight_decay": 0.0, "dtype": "float32",
-            "label_threshold": 0.35, "num_workers": 0, "checkpoint_every": 50, "validate_every": 0, "log_every": 25,
-            "tracker": None,
+            "base": str(base), "shards": str(work / "seen"), "output": str(work / "run"),
+            "vision_model": str(base / "vision"), "router": {"inner_dim": 128, **sizes},
+            "encoder": {"id_dim": 512 + 64, "vit_dim": 96, "num_scales": 2, "depth": 2, "head_dim": 24, **sizes},
+            "route_warmup_steps": args.steps * 9 // 10, "learning_rate": 2e-3, "weight_decay": 0.0, "dtype": "float32",
+            "num_workers": 0, "checkpoint_every": 50, "validate_every": 0, "log_every": 25, "tracker": None,
         }  # fmt: skip
         unseen = Shards(work / "unseen")
         trainer = Trainer(TrainingConfig.from_dict({**settings, "steps": args.steps // 2}))
@@ -147,15 +136,10 @@ def main() -> None:
         )
         print(f"  video tokens routed right         {found_before:.1%} before, {found:.1%} after")
         print(f"  of the most frequent component    {majority:.1%}")
-        change = generate(base, vision, work / "run", args.output)
+        change = generate(work / "run", face, args.output)
         say(f"{args.output}/video.mp4 made with the adapters, which change a pixel by {change:.4f} on average")
     if loss > loss_before / 2 or found < majority + 0.15 or change == 0:
         raise SystemExit("The adapters have not learned what they should.")
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import pytest
 import refine
 import torch
 from diffusers import HunyuanVideoPipeline, LTXPipeline, WanPipeline
-from generate import word_tokenizer
 from support import tiny
 from support.hosts import hunyuan_family, ltx_family, wan_family
+from support.small_cogvideox import word_tokenizer
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import CogVideoXPipeline
-from generate import small_components, small_faces
 from PIL import Image
 from support import tiny
 from support.pipelines import IMAGE, SIZE, build
+from support.small_cogvideox import small_components
+from support.whole_photo import whole_photo_processor
 
 from lavieid_adapters import (
     TAM,
@@ -434,7 +435,7 @@ class Stub:
 def test_a_photo_becomes_an_identity_and_changes_the_video(pipe, adapters, tmp_path):
     with tempfile.TemporaryDirectory() as models:
         adapters["encoder"] = tiny.encoder(id_dim=520)
-        face = small_faces(adapters["encoder"], models)
+        face = whole_photo_processor(adapters["encoder"], models)
         photo = tmp_path / "photo.png"
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 80, 3), np.uint8)).save(photo)
         before = generate(pipe)
@@ -555,7 +556,7 @@ def test_a_pipeline_without_a_vae_takes_a_router_alone(tmp_path):
         steered = generate(whole, **SIZE, output_type="latent")
     base = generate(pipe, **SIZE, output_type="latent")
     with attach_lavieid(pipe, [tiny.router(), tiny.encoder(id_dim=520)]) as lavieid:
-        lavieid.reader = IdentityReader(lavieid.encoder, small_faces(lavieid.encoder, tmp_path))
+        lavieid.reader = IdentityReader(lavieid.encoder, whole_photo_processor(lavieid.encoder, tmp_path))
         lavieid.encode(IMAGE, on_no_face="whole_image")
         lavieid.set_identity(tiny.tokens())
         assert np.array_equal(generate(pipe, **SIZE, output_type="latent"), steered)

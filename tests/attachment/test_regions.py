@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import CogVideoXPipeline
-from generate import small_components
 from PIL import Image
 from support import tiny
+from support.small_cogvideox import small_components
 from support.tiny import NO_GRID, run, wan
 from torch._dynamo.testing import CompileCounter
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
-from generate import small_components
 from support import tiny, yardstick
+from support.small_cogvideox import small_components
 from support.yardstick_plugin import Adapters, Outcomes
 
 TESTS = Path(__file__).resolve().parents[1]

@@ -238,10 +238,7 @@ def test_the_table_of_reasons_counts_them(folder, tmp_path, capsys):
 
 def script(*args, launcher: tuple[str, ...] = ()) -> str:
     """What a process of its own prints."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent / "examples", TESTS.parent))),
-    }
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent)))}
     command = [sys.executable, *launcher, str(TESTS / "support" / "prepare_script.py"), *map(str, args)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

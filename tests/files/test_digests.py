@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 import torch
-from generate import small_components
 from safetensors.torch import load_file, save_file
+from support.small_cogvideox import small_components
 
 from lavieid_adapters.files.digests import content_digest, part_digest, sampled_digest, weights_digests
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import CogVideoXPipeline
-from generate import small_components
 from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 from support import tiny
 from support.adapter_files import BUILDERS, WEIGHTS, Planted, contents, equal
 from support.hub_server import HubServer, point_client_at
+from support.small_cogvideox import small_components
 
 from lavieid_adapters import TAM, LocalRouter, attach_lavieid
 from lavieid_adapters.models.checkpoint import ADAPTERS, Metadata, load_folder, save_folder

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import ConsisIDTransformer3DModel
-from generate import small_components
 from safetensors.torch import load_file, save_file
 from support import tiny
 from support.adapter_files import WEIGHTS, contents

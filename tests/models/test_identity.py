@@ -7,10 +7,10 @@ from dataclasses import FrozenInstanceError
 import pytest
 import torch
 from diffusers import CogVideoXPipeline
-from generate import small_components
 from safetensors.torch import save_file
 from support import tiny
 from support.adapter_files import Planted
+from support.small_cogvideox import small_components
 
 from lavieid_adapters import FACIAL_COMPONENTS, Identity, attach_lavieid
 from lavieid_adapters.models.checkpoint import Metadata, save_folder

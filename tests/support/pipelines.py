@@ -4,8 +4,8 @@ import diffusers
 import numpy as np
 import torch
 from diffusers import ConsisIDTransformer3DModel
-from generate import small_components
 from PIL import Image
+from support.small_cogvideox import small_components
 
 SIZE = {"height": 64, "width": 96, "num_frames": 9}
 IMAGE = Image.fromarray(np.linspace(0, 255, 64 * 96 * 3).reshape(64, 96, 3).astype(np.uint8))

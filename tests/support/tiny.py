@@ -2,7 +2,7 @@
 
 import diffusers
 import torch
-from generate import small_components
+from support.small_cogvideox import small_components
 from torch import Tensor, nn
 
 from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import av
 import numpy as np
-from generate import small_components
 from PIL import Image, ImageDraw
+from support.small_cogvideox import small_components
 
 from lavieid_adapters import DetectedFace, FaceProcessor
 

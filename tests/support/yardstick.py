@@ -47,7 +47,7 @@ def host_tests(checkout: Path) -> list[str]:
 def run_both(checkout: Path, paths: list[str], adapters: str, folder: Path) -> list[dict]:
     """Run the tests without adapters and with them, in a process each, and read what became of them."""
     write_hub_cache(folder / "hub")
-    modules = (str(TESTS), str(TESTS.parent / "examples"), os.environ.get("PYTHONPATH"))
+    modules = (str(TESTS), os.environ.get("PYTHONPATH"))
     env = {
         **os.environ, "HF_HUB_CACHE": str(folder / "hub"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, modules)),

@@ -5,8 +5,8 @@ import time
 
 import pytest
 from diffusers import CogVideoXPipeline, CogVideoXVideoToVideoPipeline
-from generate import small_components
 from support import tiny
+from support.small_cogvideox import small_components
 from support.tiny_shards import write_shards
 from support.tiny_training import SIZES
 

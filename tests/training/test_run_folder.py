@@ -191,7 +191,7 @@ def test_a_run_that_has_not_ended_is_pushed_from_its_last_checkpoint(folder, hub
 
 def test_a_run_that_has_ended_is_pushed_and_attached_from_the_hub(folder, hub):
     from diffusers import CogVideoXPipeline
-    from generate import small_components
+    from support.small_cogvideox import small_components
 
     result(30, lora=True).save(folder.path)
     (folder.path / "validation").mkdir()

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import CogVideoXPipeline
-from drawn_faces import ColourRecognizer, Person, drawn_faces
-from generate import PROMPT, small_components
 from PIL import Image
+from support.colour_faces import ColourRecognizer, Person, drawn_faces
+from support.small_cogvideox import PROMPT, small_components
 from support.tiny_shards import write_shards
 
 from lavieid_adapters import FaceProcessor

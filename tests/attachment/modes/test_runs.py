@@ -3,12 +3,12 @@
 import diffusers
 import pytest
 import torch
-from generate import word_tokenizer
 from PIL import Image
 from support import tiny
 from support.hosts import cogvideox_family, wan_family
 from support.modes.rig import differ
 from support.modes.videos import PIPELINES, embeddings, generate, put_on
+from support.small_cogvideox import word_tokenizer
 from transformers import UMT5Config, UMT5EncoderModel
 
 from lavieid_adapters import attach
