@@ -10,6 +10,7 @@ from diffusers import ConsisIDTransformer3DModel
 from safetensors.torch import load_file, save_file
 from support import tiny
 from support.adapter_files import WEIGHTS, contents
+from support.small_cogvideox import small_components
 from support.tiny_consisid import DIM, consisid_transformer
 
 from lavieid_adapters import LocalFacialEncoder, LocalRouter
