@@ -31,7 +31,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from lavieid_adapters import FACIAL_COMPONENTS, FaceProcessor, IdentityReader, LocalFacialEncoder
 from lavieid_adapters.faces.components import component_images
-from lavieid_adapters.faces.face_models import BiSeNet
+from lavieid_adapters.faces.facexlib_models import BiSeNet
 from lavieid_adapters.faces.photo import Photo
 
 FACE = (465, 266, 562, 416, 494, 320, 539, 332, 507, 361, 488, 372, 532, 377)  # box and landmarks in insightface's t1

@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from .evaluation.metrics import second_difference_flicker as second_difference_flicker
     from .evaluation.metrics import temporal_consistency as temporal_consistency
     from .faces.components import CELEBAMASK_TO_COMPONENT as CELEBAMASK_TO_COMPONENT
-    from .faces.face_models import BiSeNet as BiSeNet
-    from .faces.face_models import InsightFace as InsightFace
-    from .faces.face_models import RetinaFace as RetinaFace
+    from .faces.facexlib_models import BiSeNet as BiSeNet
+    from .faces.facexlib_models import RetinaFace as RetinaFace
+    from .faces.insightface_models import InsightFace as InsightFace
+    from .faces.parts import Aligner as Aligner
     from .faces.parts import DetectedFace as DetectedFace
+    from .faces.parts import Detector as Detector
     from .faces.parts import FaceFeatures as FaceFeatures
+    from .faces.parts import Parser as Parser
+    from .faces.parts import Recognizer as Recognizer
+    from .faces.parts import VisionEncoder as VisionEncoder
     from .faces.processor import FaceProcessor as FaceProcessor
     from .faces.reader import IdentityReader as IdentityReader
     from .faces.vision import VisionModel as VisionModel
@@ -44,23 +49,28 @@ __version__ = "0.1.0"
 # type checker reads the imports above instead. No public name is the name of a room, which would take its place.
 _HOME = {
     "CELEBAMASK_TO_COMPONENT": "faces.components",
-    "BiSeNet": "faces.face_models",
+    "Aligner": "faces.parts",
+    "BiSeNet": "faces.facexlib_models",
     "DetectedFace": "faces.parts",
+    "Detector": "faces.parts",
     "FACIAL_COMPONENTS": "models.identity",
     "FaceFeatures": "faces.parts",
     "FaceProcessor": "faces.processor",
     "Host": "hosts.host",
     "Identity": "models.identity",
     "IdentityReader": "faces.reader",
-    "InsightFace": "faces.face_models",
+    "InsightFace": "faces.insightface_models",
     "LaVieID": "attachment.lavieid",
     "LocalFacialEncoder": "models.facial_encoder",
     "LocalRouter": "models.local_router",
-    "RetinaFace": "faces.face_models",
+    "Parser": "faces.parts",
+    "Recognizer": "faces.parts",
+    "RetinaFace": "faces.facexlib_models",
     "RouterHandle": "attachment.router_handle",
     "Shards": "data.shards",
     "TAM": "models.tam",
     "TrainingConfig": "training.config",
+    "VisionEncoder": "faces.parts",
     "VisionModel": "faces.vision",
     "attach": "attachment.attach",
     "attach_lavieid": "attachment.pipeline",

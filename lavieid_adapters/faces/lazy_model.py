@@ -1,18 +1,24 @@
-"""Models that are loaded when they are first used, rest where the caller wants them, and can be told apart."""
+"""Models that are loaded on first use, rest where the caller wants them, and have fingerprints.
+
+A face model of one's own becomes one by subclassing `LazyModel`: `load` returns the torch module, `find_fingerprint` a
+text that changes with its weights, and the part's method works `with self.in_use() as module`.
+"""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import requests
 import torch
+from huggingface_hub import is_offline_mode
 from torch import nn
 
 
 class Lazy:
-    """Something that is loaded on first use, by one user at a time, and works on one device.
+    """Base of what is loaded on first use, by one caller at a time, and works on one device.
 
     Attributes:
-        device: Where it works.
+        device: The device that it works on.
     """
 
     def __init__(self):
@@ -22,19 +28,23 @@ class Lazy:
 
     @property
     def fingerprint(self) -> str:
-        """What tells its results from another model's; once it is loaded, whatever becomes of its files."""
+        """Text that differs from another model's if its results may; once loaded, it no longer follows the files."""
         return self._fingerprint or self.find_fingerprint()
 
+    def __repr__(self) -> str:
+        state = "not loaded yet" if self._fingerprint is None else "loaded"
+        return f"{type(self).__name__}({self.device}, {state})"
+
     def find_fingerprint(self) -> str:
-        """The fingerprint of what would be loaded now."""
+        """Return the fingerprint of the files that would be loaded now."""
         raise NotImplementedError
 
 
 class LazyModel(Lazy):
-    """A torch model that is loaded on first use and works on one device.
+    """Base of torch models that are loaded on first use and work on one device.
 
     Attributes:
-        device: Where it works.
+        device: The device that it works on.
         offload: Whether it goes back to the CPU after each use.
     """
 
@@ -45,12 +55,12 @@ class LazyModel(Lazy):
         self._at: tuple[torch.device, torch.dtype | None] | None = None
 
     def load(self) -> nn.Module:
-        """Build the model with its weights, on the CPU."""
+        """Return the model with its weights, on the CPU."""
         raise NotImplementedError
 
     @property
     def compute_dtype(self) -> torch.dtype | None:
-        """In which it works on `device`; that of its weights if None."""
+        """Precision on `device`; that of the weights if None."""
         return None
 
     def place(self, device: torch.device, offload: bool = False) -> None:
@@ -59,7 +69,7 @@ class LazyModel(Lazy):
 
     @contextmanager
     def in_use(self) -> Iterator[nn.Module]:
-        """The model, on its device for the length of the block; one user at a time."""
+        """Give the model, on its device for the length of the block; one caller at a time."""
         with self._lock:
             if self._at is not None and self._at[1] not in (torch.float32, self.compute_dtype):
                 self._module = self._at = None  # a cast has rounded its weights
@@ -67,7 +77,7 @@ class LazyModel(Lazy):
                 self._module = self.load().eval().requires_grad_(False)
                 self._fingerprint = self.find_fingerprint()
             if self._at != (self.device, self.compute_dtype):  # asking each weight would take milliseconds
-                self._at = None  # until it is there as a whole
+                self._at = None  # until all of it has moved
                 self._module.to(self.device, self.compute_dtype)
                 self._at = self.device, self.compute_dtype
             try:
@@ -76,3 +86,20 @@ class LazyModel(Lazy):
                 if self.offload:
                     self._module.to("cpu")
                     self._at = torch.device("cpu"), self.compute_dtype
+
+
+def check_download(url: str, target: Path) -> None:
+    """Fail within seconds where a download would fail or hang, and say which file belongs where.
+
+    Raises:
+        OSError: If the Hub's offline mode is on, or the address does not answer.
+    """
+    reason = "HF_HUB_OFFLINE is set"
+    if not is_offline_mode():
+        try:
+            requests.head(url, timeout=5, allow_redirects=True).raise_for_status()
+            return
+        except requests.RequestException as error:
+            reason = str(error)
+    unpacked = " unpacked" if url.endswith(".zip") else ""
+    raise OSError(f"'{target}' does not exist and could not be downloaded ({reason}). Put {url}{unpacked} there.")

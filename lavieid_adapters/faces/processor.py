@@ -3,16 +3,18 @@
 # m components · h w pixels of the photo · n its faces · s side of a component's image · p tokens of a ViT · c its width
 
 import logging
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ..models.checks import finite, switch
 from ..models.facial_encoder import CLIP, LocalFacialEncoder
 from ..models.identity import FACIAL_COMPONENTS
 from .components import (
@@ -25,52 +27,82 @@ from .components import (
     warp_map,
     whole_picture,
 )
-from .face_models import BiSeNet, FaceAligner, InsightFace, RetinaFace
-from .parts import DetectedFace, FaceFeatures, component_features
+from .face_choice import check_choice, choose_face
+from .facexlib_models import BiSeNet, FaceAligner, RetinaFace
+from .insightface_models import InsightFace
+from .parts import (
+    Aligner,
+    DetectedFace,
+    Detector,
+    FaceFeatures,
+    Parser,
+    Recognizer,
+    VisionEncoder,
+    check_part,
+    component_features,
+)
 from .photo import Photo
 from .photo_readers import read_with, registered
 from .vision import VisionModel
 
 logger = logging.getLogger(__name__)
 
+_OPTIONAL = {"recognizer": Recognizer, "parser": Parser, "vision": VisionEncoder}  # parts that may be left out
 # Keywords of from_pretrained that tell where its own models are.
 _PLACES = ("model_pack", "vision_model", "weights_dir", "cache_dir", "revision", "token", "local_files_only")
 
 
 class FaceProcessor:
-    """Reads photographs by parts that are loaded when they are first used; each may be any object with its one method.
+    """Models that read photographs, each loaded when it is first used and replaceable by an object of its protocol.
+
+    All arguments are attributes that may be set later, with the same checks.
 
     Args:
-        detectors: Each has `detect(image) -> list[DetectedFace]` for an image (h, w, 3), uint8, RGB; the first that
-            finds a face decides. None at all leave only `on_no_face="whole_image"`.
-        recognizer: Has `embed(image, landmarks) -> (512,)` for such an image and landmarks (5, 2), or None for the
-            whole image. None leaves the identity embedding out.
-        aligner: Has `align(image, landmarks) -> ((512, 512, 3), matrix (2, 3))`.
-        parser: Has `parse(aligned) -> (512, 512)` of uint8, 0 to 6. None needs a `component_map` with each photo.
-        vision: Has `encode(images (m, s, s, 3)) -> (embeds (m, projection), feature maps (m, p, c))` and the attribute
-            `image_size`, s. None leaves the ViT features out.
+        detectors: The first that finds a face decides. None at all leave only `on_no_face="whole_image"`.
+        recognizer: None leaves the identity embedding out.
+        aligner: facexlib's alignment if None.
+        parser: None needs a `component_map` with each photo.
+        vision: None leaves the ViT features out.
         grayscale: Take the colours from the components' images, as ConsisID does.
-        min_face: Side in pixels below which a face is refused.
-        min_area: Share of the aligned face that a component needs in order to be visible.
+        min_face: Side in pixels that a face needs.
+        min_area: Share of the aligned face that a component needs in order to be visible, 0 to 1.
 
-    A part may also have `place(device, offload)`, and `fingerprint`, a str without which no identity is kept on disk.
+    Raises:
+        TypeError: If a part has not the method of its protocol, or a setting is of another type.
+        ValueError: If a setting is out of range.
     """
 
     def __init__(
         self,
-        detectors: Sequence,
-        recognizer=None,
-        aligner=None,
-        parser=None,
-        vision=None,
+        detectors: Sequence[Detector],
+        recognizer: Recognizer | None = None,
+        aligner: Aligner | None = None,
+        parser: Parser | None = None,
+        vision: VisionEncoder | None = None,
         *,
         grayscale: bool = False,
-        min_face: int = 64,
+        min_face: float = 64,
         min_area: float = 0.0005,
     ):
-        self.detectors, self.recognizer, self.aligner = tuple(detectors), recognizer, aligner or FaceAligner()
-        self.parser, self.vision = parser, vision
+        self.detectors, self.recognizer, self.parser, self.vision = detectors, recognizer, parser, vision
+        self.aligner = FaceAligner() if aligner is None else aligner
         self.grayscale, self.min_face, self.min_area = grayscale, min_face, min_area
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "detectors":
+            if isinstance(value, str) or not isinstance(value, Iterable):
+                raise TypeError(f"detectors is {value!r}, but must be a sequence. Give a list of detectors.")
+            value = tuple(check_part("detectors", detector, Detector) for detector in value)
+        elif name == "aligner" or (name in _OPTIONAL and value is not None):
+            value = check_part(name, value, _OPTIONAL.get(name, Aligner))
+        elif name == "grayscale":
+            value = switch(name, value)
+        elif name in ("min_face", "min_area"):
+            value, most = finite(name, value), math.inf if name == "min_face" else 1
+            if not 0 <= value <= most:
+                allowed = "0 or more" if name == "min_face" else "a share, 0 to 1"
+                raise ValueError(f"{name} is {value:g}, but must be {allowed}.")
+        super().__setattr__(name, value)
 
     @classmethod
     def from_pretrained(
@@ -86,10 +118,10 @@ class FaceProcessor:
         revision: str | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
-        **parts,
+        **parts: Any,
     ) -> "FaceProcessor":
-        """insightface's detector and recognizer, facexlib's RetinaFace for what they miss, its alignment and BiSeNet,
-        and a ViT of transformers. Nothing is loaded or downloaded yet.
+        """Return the processor of insightface's detector and recognizer, facexlib's RetinaFace for faces that those
+        miss, its alignment and BiSeNet, and a ViT of transformers. Nothing is loaded or downloaded yet.
 
         Args:
             model_pack: Name or folder of an insightface model pack.
@@ -101,9 +133,6 @@ class FaceProcessor:
             cache_dir: Where downloads go instead of where each library puts them.
             revision, token, local_files_only: For the ViT's Hub repo.
             parts: Arguments of the constructor that take the place of these models.
-
-        Returns:
-            The processor.
 
         Raises:
             ValueError: If `vision_model` is the name of a photo reader, or of nothing.
@@ -119,7 +148,7 @@ class FaceProcessor:
         return cls(**{**defaults, **parts}).to(device)
 
     @classmethod
-    def for_encoder(cls, encoder: LocalFacialEncoder, **kwargs) -> "FaceProcessor":
+    def for_encoder(cls, encoder: LocalFacialEncoder, **kwargs: Any) -> "FaceProcessor":
         """Return the processor of the features that an encoder takes.
 
         Its config names either a ViT, which goes into `from_pretrained` with the number of feature maps and the
@@ -149,19 +178,19 @@ class FaceProcessor:
         return cls(**{**read_with(reader, num_scales, dtype), **wanted}).to(device)
 
     @property
-    def parts(self) -> list:
+    def parts(self) -> list[Any]:
         """The models, without those that are left out."""
         return list({id(part): part for part in self._roles if part is not None}.values())
 
     @property
-    def _roles(self) -> tuple:
+    def _roles(self) -> tuple[Any, ...]:
         return (*self.detectors, self.recognizer, self.aligner, self.parser, self.vision)
 
     @property
     def fingerprint(self) -> str | None:
-        """What tells this processor's results from another's; None if a part cannot tell."""
-        told = ["" if part is None else getattr(part, "fingerprint", None) for part in self._roles]
-        return None if None in told else repr((told, self.grayscale, self.min_face, self.min_area))
+        """A text that differs from another processor's if its results may; None if a part has no fingerprint."""
+        of_parts = ["" if part is None else getattr(part, "fingerprint", None) for part in self._roles]
+        return None if None in of_parts else repr((of_parts, self.grayscale, self.min_face, self.min_area))
 
     def to(self, device: str | torch.device, offload: bool = False) -> "FaceProcessor":
         """Let the models work on `device`, and rest on the CPU between uses if `offload`."""
@@ -179,12 +208,12 @@ class FaceProcessor:
         on_no_face: str = "raise",
         component_map=None,
     ) -> FaceFeatures:
-        """Read a photo.
+        """Read one face in a photo.
 
         Args:
             image: A path, an http(s) URL, a PIL image, an open binary file, or an array (h, w), (h, w, 3) or (h, w,
                 4) in RGB order of uint8, uint16, or floats from 0 to 1.
-            face_index: Which face, counted from left to right, or "largest"; needed where there are several.
+            face_index: The face, counted from left to right, or "largest"; needed where there are several.
             on_no_face: "raise", or "whole_image": then the whole picture, on grey and 512 × 512, is the aligned face.
             component_map: A segmentation of the whole photo, of its size, instead of the parser's: a palette or grey
                 image, its path, or an array of class ids; 0 for nothing, 1 to 6 for `FACIAL_COMPONENTS`.
@@ -193,12 +222,11 @@ class FaceProcessor:
             The features, those of the ViT on its device.
 
         Raises:
-            ValueError, TypeError: If the photo cannot be read, shows no face or several, a face that is too small, or
-                none of the components; the message holds the boxes, and what to do.
-            OSError: If the photo, or a model, is not there and cannot be had.
+            ValueError, TypeError: If a setting is none of these, or if the photo cannot be read, shows no face or
+                several, a face that is too small, or none of the components; the message holds the boxes.
+            OSError: If the photo or a model is missing and its download failed.
         """
-        if on_no_face not in ("raise", "whole_image"):
-            raise ValueError(f"on_no_face is {on_no_face!r}, but must be 'raise' or 'whole_image'.")
+        check_choice(face_index, on_no_face)
         if component_map is None and self.parser is None:
             raise ValueError("This processor has no parser: give a component_map with the photo.")
         photo = image if isinstance(image, Photo) else Photo(image)
@@ -210,7 +238,7 @@ class FaceProcessor:
                 component_map = np.asarray(Image.fromarray(component_map).resize((width, height), Image.NEAREST))
 
         faces = self.detect(pixels)
-        index = self._choose(faces, face_index, on_no_face, photo)
+        index = choose_face(faces, face_index, on_no_face, self.min_face, photo.name)
         face = None if index is None else faces[index]
         if face is None:
             aligned, matrix = whole_picture(pixels, ALIGNED_SIZE, GREY)
@@ -241,48 +269,27 @@ class FaceProcessor:
             id_embedding=embedding.result(),
             vit_embeds=vit_embeds,
             vit_hidden_states=vit_hidden_states,
+            photo_size=(width, height),
         )
 
     def detect(self, pixels: np.ndarray) -> list[DetectedFace]:
-        """The faces in an image (h, w, 3), uint8, RGB, from left to right, by the first detector that finds any."""
+        """Return the faces in an image (h, w, 3), uint8, RGB, from left to right, by the first detector that finds any.
+
+        Raises:
+            OSError: If a model is missing and its download failed.
+        """
         for i, detector in enumerate(self.detectors):
             try:
                 faces = detector.detect(pixels)
             except OSError as error:
                 if i == 0:
                     raise
-                # Its weights are not there. Another detector has looked, so the answer stands without it.
+                # Its weights are missing. Another detector has looked, so the answer stands without it.
                 logger.warning("The fallback %s was not asked: %s", type(detector).__name__, error)
                 continue
             if faces:
                 return sorted(faces, key=lambda face: float(face.box[0]))
         return []
-
-    def _choose(
-        self, faces: Sequence[DetectedFace], face_index: int | str | None, on_no_face: str, photo: Photo
-    ) -> int | None:
-        if not faces:
-            if on_no_face == "whole_image":
-                return None
-            raise ValueError(
-                f"No face was found in {photo.name}: use a photo that shows it larger or from the front. For a "
-                "drawing, or a picture of nothing but the face, say on_no_face='whole_image'."
-            )
-        boxes = "".join(f"\n  {i}: {_box(face.box)}" for i, face in enumerate(faces))
-        if face_index is None and len(faces) > 1:
-            raise ValueError(f"{photo.name} shows {len(faces)} faces: say face_index, or 'largest'.{boxes}")
-        if face_index == "largest":
-            face_index = max(range(len(faces)), key=lambda i: np.prod(faces[i].box[2:] - faces[i].box[:2]))
-        index = 0 if face_index is None else face_index
-        if isinstance(index, bool) or not isinstance(index, Integral) or not 0 <= index < len(faces):
-            raise ValueError(f"face_index is {face_index!r}, but the faces of {photo.name} are:{boxes}")
-        side = (faces[index].box[2:] - faces[index].box[:2]).min()
-        if side < self.min_face:
-            raise ValueError(
-                f"The face in {photo.name} at {_box(faces[index].box)} is smaller than {self.min_face} pixels: use a "
-                "closer photo, or a processor of a smaller min_face."
-            )
-        return int(index)
 
     @property
     def _image_size(self) -> int:
@@ -317,8 +324,3 @@ class FaceProcessor:
         if self.vision is None:
             return None, None
         return component_features(self.vision, images, component_mask(hidden))
-
-
-def _box(box: np.ndarray) -> str:
-    left, top, right, bottom = box.round().astype(int).tolist()
-    return f"left {left}, top {top}, right {right}, bottom {bottom} ({right - left} × {bottom - top} pixels)"

@@ -14,6 +14,7 @@ from ..files.digests import content_digest
 from ..models.consisid import EVA02_CLIP
 from ..models.facial_encoder import CLIP, LocalFacialEncoder
 from ..models.identity import FACIAL_COMPONENTS, Identity
+from .face_choice import check_choice
 from .parts import FaceFeatures
 from .photo import Photo
 from .processor import FaceProcessor
@@ -83,13 +84,16 @@ class IdentityReader:
         with self._lock:
             if not isinstance(photos, list | tuple):
                 return self._read(photos, face_index, on_no_face, component_map)
-            entries = with_settings(photos, face_index, on_no_face, component_map)
+            entries = list(with_settings(photos, face_index, on_no_face, component_map))
+            for _, index, choice, _ in entries:
+                check_choice(index, choice)  # before the first photo is read
             return Identity.fuse([self._read(*entry) for entry in entries])
 
     def _read(self, photo, face_index, on_no_face: str, component_map) -> Identity:
         for value in (face_index, on_no_face, component_map):
             if isinstance(value, list | tuple):
                 raise TypeError(f"{value} is a list for a single photo: give the photos as a list, too.")
+        check_choice(face_index, on_no_face)  # True and 1.0 would find what 1 has put into the cache
         photo = Photo(photo)
         request = photo.digest, face_index, on_no_face, _content(component_map)
         key, file = self._cache_key(request)
@@ -171,6 +175,8 @@ def _content(component_map) -> str | None:
     if component_map is None:
         return None
     if isinstance(component_map, str | os.PathLike):
+        if not os.path.isfile(component_map):
+            raise FileNotFoundError(f"There is no component_map '{component_map}'.")
         return content_digest(Path(component_map).read_bytes())
     if isinstance(component_map, Image.Image):
         return content_digest(component_map.mode, component_map.size, component_map.tobytes())

@@ -1,4 +1,4 @@
 """Pictures of what the adapters see and do: component overlays, route maps, videos.
 
-May import `faces` and `models`.
+Public: `component_overlay`. May import `faces.components`, `faces.parts`, `faces.photo` and `models.identity`.
 """

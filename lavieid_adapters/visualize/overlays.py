@@ -1,10 +1,13 @@
-"""Pictures of what the library sees."""
+"""Pictures of what a face processor reads from a photo."""
+
+# h w pixels
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..faces.components import PALETTE, component_shares, warp_map
 from ..faces.parts import FaceFeatures
+from ..faces.photo import Photo
 from ..models.identity import FACIAL_COMPONENTS
 
 _WIDTH, _HEIGHT, _MARGIN = 1280, 640, 24  # of the photo at most, and around what is in the picture
@@ -12,18 +15,29 @@ _FACE = 320  # side of the aligned face
 _ROW = 38  # of the legend
 
 
-def component_overlay(pixels: np.ndarray, features: FaceFeatures) -> Image.Image:
-    """A photo with its facial components drawn over it, beside the aligned face and a legend of what is masked and why.
+def component_overlay(photo, features: FaceFeatures) -> Image.Image:
+    """Draw the facial components over a photo, beside the aligned face and a legend of what is masked and why.
 
     Args:
-        pixels: The photo, (h, w, 3), uint8, RGB, as `features` were made of it.
-        features: What a `FaceProcessor` gave.
+        photo: The photo that the features were read from, in any form that `FaceProcessor` takes; it is opened in the
+            same way, so that a phone's photo stands upright.
+        features: What the `FaceProcessor` read.
+
+    Raises:
+        ValueError, TypeError, OSError: If the photo cannot be read, or if it is not of the size that was read.
     """
+    pixels = (photo if isinstance(photo, Photo) else Photo(photo)).pixels
     height, width = pixels.shape[:2]
+    if features.photo_size not in (None, (width, height)):
+        read = " × ".join(map(str, features.photo_size))
+        raise ValueError(
+            f"This photo has {width} × {height} pixels, but the features were read from one of {read}. Give the photo "
+            "that was read: as an array it has lost the rotation that its file tells."
+        )
     in_photo = warp_map(features.component_map, features.matrix, (width, height), inverse=True)
     scale = min(_HEIGHT / height, _WIDTH / width)
-    photo = tinted(pixels, in_photo).resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
-    draw = ImageDraw.Draw(photo)
+    picture = tinted(pixels, in_photo).resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(picture)
     for i, box in enumerate(features.boxes):
         chosen = i == features.face_index
         corners = [float(v) * scale for v in box]
@@ -35,15 +49,15 @@ def component_overlay(pixels: np.ndarray, features: FaceFeatures) -> Image.Image
             draw.text(at, str(i), "white", font, stroke_width=2, stroke_fill="black")
 
     face = tinted(features.aligned, features.component_map).resize((_FACE, _FACE), Image.Resampling.LANCZOS)
-    picture = Image.new("RGB", (photo.width + face.width + 3 * _MARGIN, _HEIGHT + 2 * _MARGIN), "white")
-    picture.paste(photo, (_MARGIN, _MARGIN))
-    picture.paste(face, (photo.width + 2 * _MARGIN, _MARGIN))
-    picture.paste(_legend(features), (photo.width + 2 * _MARGIN, face.height + 2 * _MARGIN))
-    return picture
+    sheet = Image.new("RGB", (picture.width + face.width + 3 * _MARGIN, _HEIGHT + 2 * _MARGIN), "white")
+    sheet.paste(picture, (_MARGIN, _MARGIN))
+    sheet.paste(face, (picture.width + 2 * _MARGIN, _MARGIN))
+    sheet.paste(_legend(features), (picture.width + 2 * _MARGIN, face.height + 2 * _MARGIN))
+    return sheet
 
 
 def tinted(pixels: np.ndarray, component_map: np.ndarray) -> Image.Image:
-    """A picture (h, w, 3), uint8, RGB, half in the colours of a component map (h, w), 0 to 6, where that is not 0."""
+    """Mix a picture (h, w, 3), uint8, RGB, in halves with the colours of a component map (h, w) where that is not 0."""
     colours = np.array(PALETTE, np.float32)[component_map]
     share = np.where(component_map == 0, 0, 0.5)[..., None]
     return Image.fromarray((pixels * (1 - share) + colours * share).astype(np.uint8))

@@ -512,7 +512,7 @@ def test_two_people_share_a_video_by_regions(pipe, adapters):
 
 def test_what_was_read_of_a_person_is_gone_with_the_adapters(pipe, adapters):
     lavieid = attach_lavieid(pipe, adapters)
-    reader = IdentityReader(lavieid.encoder, FaceProcessor((), recognizer=object(), parser=object(), vision=object()))
+    reader = IdentityReader(lavieid.encoder, FaceProcessor.for_encoder(lavieid.encoder))
     lavieid.reader = reader
     reference = weakref.ref(reader)
     del reader

@@ -13,7 +13,7 @@ from support.tiny_clips import BLUE, GREEN, LANDMARKS, RED, draw, drawn_faces, w
 from lavieid_adapters import DetectedFace
 from lavieid_adapters.data.clips import Clip, Rejected
 from lavieid_adapters.data.person import find_person, person_maps, reference_score
-from lavieid_adapters.faces.face_models import FFHQ_LANDMARKS
+from lavieid_adapters.faces.facexlib_models import FFHQ_LANDMARKS
 
 SECONDS = [i / 8 for i in range(9)]
 

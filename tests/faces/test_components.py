@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from support.tiny_face import HAND_MADE
+from support.tiny_face import FACES, HAND_MADE
 
 from lavieid_adapters import CELEBAMASK_TO_COMPONENT, FACIAL_COMPONENTS
 from lavieid_adapters.faces.components import (
@@ -15,6 +15,7 @@ from lavieid_adapters.faces.components import (
     read_component_map,
     warp_map,
 )
+from lavieid_adapters.faces.facexlib_models import FaceAligner
 
 SIZE = (8, 6)  # width and height
 IDS = (np.arange(48) % 7).astype(np.uint8).reshape(6, 8)
@@ -243,3 +244,29 @@ def test_a_map_is_turned_and_turned_back_without_new_classes(astronaut):
     moved = warp_map(component_map, np.array([[1.0, 0, 3], [0, 1, 5]]), (512, 512))
     np.testing.assert_array_equal(moved[5:, 3:], component_map[:-5, :-3])
     assert not moved[:5].any() and not moved[:, :3].any()
+
+
+def test_a_map_is_warped_by_whole_classes_there_and_back(astronaut):
+    pytest.importorskip("cv2")
+    hand_made = astronaut[1]
+    _, matrix = FaceAligner().align(astronaut[0], np.array(FACES["astronaut"][0].landmarks))
+    there = warp_map(hand_made, matrix, (512, 512))
+    assert not np.array_equal(there, hand_made)
+    for x, y in ((203, 102), (224, 128), (224, 150)):  # an eye, the nose, the mouth
+        a, b = np.round(matrix @ (x, y, 1)).astype(int)
+        assert there[b, a] == hand_made[y, x] != 0
+    assert set(np.unique(there)) <= set(range(7))
+    back = warp_map(there, matrix, (512, 512), inverse=True)
+    inside = warp_map(np.ones((512, 512), np.uint8), matrix, (512, 512), inverse=True) == 1
+    assert 0.1 < inside.mean() < 0.5
+    assert (back == hand_made)[inside].mean() > 0.99
+    assert not back[~inside].any()
+
+
+def test_a_map_is_warped_into_the_size_that_is_asked_for():
+    class_ids = np.full((40, 30), 3, np.uint8)
+    moved = warp_map(class_ids, np.array([[1.0, 0, 10], [0, 1, 5]]), (60, 50))
+    assert moved.shape == (50, 60)
+    assert (moved[5:45, 10:40] == 3).all() and np.count_nonzero(moved) == class_ids.size
+    again = warp_map(moved, np.array([[1.0, 0, 10], [0, 1, 5]]), (30, 40), inverse=True)
+    np.testing.assert_array_equal(again, class_ids)

@@ -1,12 +1,24 @@
-"""Features of several references at once, as training computes them."""
+"""The protocols of a processor's parts, what they exchange, and features of several references at once."""
 
 import numpy as np
 import pytest
 import torch
 from support import tiny
 
-from lavieid_adapters import VisionModel
-from lavieid_adapters.faces.parts import FaceFeatures, component_features, join_embeds
+from lavieid_adapters import DetectedFace, VisionModel
+from lavieid_adapters.faces.facexlib_models import BiSeNet, FaceAligner, RetinaFace
+from lavieid_adapters.faces.insightface_models import InsightFace
+from lavieid_adapters.faces.parts import (
+    Aligner,
+    Detector,
+    FaceFeatures,
+    Parser,
+    Recognizer,
+    VisionEncoder,
+    check_part,
+    component_features,
+    join_embeds,
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +121,99 @@ def test_a_batch_in_training_has_the_tokens_that_each_photo_has_alone(vision):
         alone = encoder.encode(features.id_embeds, [v[None] for v in features.vit_hidden_states])
         torch.testing.assert_close(together[i], alone.tokens, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(together[0], together[1], atol=0.01)
+
+
+# protocols
+
+
+def test_the_models_of_the_package_have_the_members_of_their_protocols(tmp_path):
+    """Though none of their files is there: checking reads nothing."""
+    insightface, vision = InsightFace("antelopev2", tmp_path), VisionModel(tmp_path / "vit")
+    for part, protocol in (
+        (insightface, Detector),
+        (insightface, Recognizer),
+        (RetinaFace(tmp_path), Detector),
+        (FaceAligner(), Aligner),
+        (BiSeNet(tmp_path), Parser),
+        (vision, VisionEncoder),
+    ):
+        assert check_part("part", part, protocol) is part
+    with pytest.raises((OSError, ValueError), match="vit"):
+        _ = vision.image_size
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("protocol", "members"),
+    [(Detector, "detect"), (Recognizer, "embed"), (Aligner, "align"), (Parser, "parse")],
+)
+def test_an_object_without_the_method_of_its_protocol_is_named(protocol, members):
+    class Part:
+        def __init__(self, **methods):
+            vars(self).update(methods)
+
+        def __repr__(self):
+            return "<my part>"
+
+    part = Part(**{members: lambda *args: None})  # of its class or its own
+    assert check_part("role", part, protocol) is part
+    expected = rf"^role takes an object with {members}, but got <my part>\. See {protocol.__name__} in .*parts\.py\.$"
+    with pytest.raises(TypeError, match=expected):
+        check_part("role", Part(), protocol)
+    with pytest.raises(TypeError, match="but got <class"):
+        check_part("role", type("Ready", (), {members: print}), protocol)
+
+
+def test_a_vision_encoder_needs_its_image_size_too():
+    class Vision:
+        def encode(self, images):
+            raise AssertionError
+
+    vision = Vision()
+    with pytest.raises(TypeError, match="vision takes an object with image_size and encode"):
+        check_part("vision", vision, VisionEncoder)
+    vision.image_size = 28
+    assert check_part("vision", vision, VisionEncoder) is vision
+
+
+def test_an_object_that_answers_for_another_is_taken(vision):
+    class Proxy:
+        def __getattr__(self, name):
+            return getattr(vision, name)
+
+    proxy = Proxy()
+    assert check_part("vision", proxy, VisionEncoder) is proxy and proxy.image_size == 28
+
+
+# detected faces and features
+
+
+def test_a_detected_face_is_checked_and_takes_lists_and_tensors():
+    face = DetectedFace([1, 2, 3, 4], torch.tensor(0.5), torch.ones(5, 2))
+    assert face.box.shape == (4,) and face.landmarks.shape == (5, 2) and face.score == 0.5
+    with pytest.raises(ValueError, match=r"box is .* of shape \(4,\)"):
+        DetectedFace([1, 2, 3], 0.5, np.ones((5, 2)))
+    with pytest.raises(ValueError, match=r"landmarks is .* of shape \(5, 2\)"):
+        DetectedFace([1, 2, 3, 4], 0.5, np.full((5, 2), np.nan))
+    with pytest.raises(ValueError, match="score is nan, but must be finite"):
+        DetectedFace([1, 2, 3, 4], float("nan"), np.ones((5, 2)))
+
+
+@pytest.mark.parametrize("left_out", ["recognizer", "vision model"])
+def test_features_without_what_an_encoder_takes_say_so(left_out):
+    def features(**read):
+        return FaceFeatures(
+            aligned=np.zeros((512, 512, 3), np.uint8),
+            component_map=np.zeros((512, 512), np.uint8),
+            component_images=pictures()[0],
+            hidden={},
+            matrix=np.eye(2, 3),
+            boxes=np.zeros((0, 4)),
+            **read,
+        )
+
+    read = {"id_embedding": torch.randn(12), "vit_embeds": torch.randn(6, 5)}
+    assert features(**read).id_embeds.shape == (1, 6, 17)
+    read["id_embedding" if left_out == "recognizer" else "vit_embeds"] = None
+    with pytest.raises(ValueError, match=f"read without a {left_out}"):
+        _ = features(**read).id_embeds

@@ -13,7 +13,7 @@ pytest.importorskip("skimage")
 
 from lavieid_adapters import FACIAL_COMPONENTS, DetectedFace, FaceFeatures, FaceProcessor
 from lavieid_adapters.faces.components import warp_map
-from lavieid_adapters.faces.face_models import FFHQ_LANDMARKS, FaceAligner
+from lavieid_adapters.faces.facexlib_models import FFHQ_LANDMARKS, FaceAligner
 from lavieid_adapters.faces.photo import Photo
 
 pytestmark = THIRD_PARTY_WARNINGS
@@ -108,7 +108,7 @@ def test_every_field_is_as_documented(models, by):
         "landmarks": ((5, 2), np.float32),
     }
     assert {name: (getattr(features, name).shape, getattr(features, name).dtype) for name in arrays} == arrays
-    assert (features.face_index, features.hidden) == (0, {})
+    assert (features.face_index, features.hidden, features.photo_size) == (0, {}, (512, 512))
     assert isinstance(features.score, float) and features.score == pytest.approx(0.9, abs=1e-3)
     assert (features.id_embedding.shape, features.id_embedding.dtype) == ((512,), torch.float32)
     assert (features.vit_embeds.shape, features.vit_embeds.dtype) == ((6, 12), torch.float32)
@@ -251,12 +251,21 @@ def test_the_largest_face_can_be_asked_for(processor):
     assert features.face_index == sizes.index(max(sizes)) != 0
 
 
-@pytest.mark.parametrize("index", [6, -1, "biggest", "1", "", 1.5, (1,)], ids=repr)
+@pytest.mark.parametrize("index", [6, -1, np.int64(9)], ids=repr)
 def test_a_face_that_is_not_there_is_an_error_that_lists_the_faces(processor, index):
     with pytest.raises(ValueError, match="but the faces of this ndarray are:") as caught:
         processor(parser=Parser(STRIPES), vision=None)(photo("t1"), face_index=index)
     message = str(caught.value)
     assert message.startswith(f"face_index is {index!r}") and "\n  5: left 1134, top 268" in message
+
+
+@pytest.mark.parametrize("index", ["biggest", "1", "", 1.5, 0.0, True, (1,)], ids=repr)
+def test_an_index_that_is_no_number_is_an_error_before_the_photo_is_opened(processor, index):
+    read = processor(parser=Parser(STRIPES), vision=None)
+    for source in (photo("t1"), photo("astronaut"), "there is no such file.png"):
+        with pytest.raises((ValueError, TypeError)) as caught:
+            read(source, face_index=index)
+        assert str(caught.value) == f"face_index is {index!r}, but must be a whole number, 'largest' or None."
 
 
 def test_of_one_face_only_the_first_can_be_asked_for(processor):
@@ -312,6 +321,8 @@ def test_no_face_is_an_error_that_says_what_to_do(processor):
 def test_what_happens_without_a_face_is_one_of_two(processor, value):
     with pytest.raises(ValueError, match=f"on_no_face is {value!r}, but must be 'raise' or 'whole_image'"):
         processor()(photo("astronaut"), on_no_face=value)
+    with pytest.raises(ValueError, match=f"on_no_face is {value!r}"):
+        processor()("there is no such file.png", on_no_face=value)
 
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (1000, 1000), (64, 640)], ids=str)
@@ -529,6 +540,9 @@ def test_every_part_that_can_be_placed_is_placed(processor, offload):
         def __init__(self):
             self.at = []
 
+        def embed(self, image, landmarks):
+            raise AssertionError
+
         def place(self, device, offload=False):
             self.at.append((device, offload))
 
@@ -569,6 +583,9 @@ def test_the_fingerprint_tells_which_part_does_what():
             super().__init__()
             self.fingerprint = name
 
+        def embed(self, image, landmarks):
+            raise AssertionError
+
     a, b = Both("a"), Both("b")
     assert FaceProcessor((a, b), recognizer=a).fingerprint != FaceProcessor((b, a), recognizer=a).fingerprint
     assert FaceProcessor((a, b), recognizer=a).fingerprint != FaceProcessor((a, b), recognizer=b).fingerprint
@@ -578,6 +595,54 @@ def test_with_a_part_that_cannot_be_told_apart_there_is_no_fingerprint(processor
     assert processor().fingerprint is not None
     assert processor(parser=Parser(STRIPES)).fingerprint is None
     assert processor(detectors=(Detector(),)).fingerprint is None
+
+
+# what it is made of
+
+
+SETTINGS = [
+    ({"min_face": "64"}, TypeError, "min_face is '64' .*must be a number"),
+    ({"min_face": True}, TypeError, "min_face is True .*must be a number"),
+    ({"min_face": -1}, ValueError, "min_face is -1, but must be 0 or more"),
+    ({"min_face": float("nan")}, ValueError, "min_face is nan, but must be a finite number"),
+    ({"min_area": None}, TypeError, "min_area is None .*must be a number"),
+    ({"min_area": 5}, ValueError, "min_area is 5, but must be a share, 0 to 1"),
+    ({"min_area": -0.1}, ValueError, "min_area is -0.1, but must be a share, 0 to 1"),
+    ({"grayscale": "no"}, TypeError, "grayscale is 'no' .*must be True or False"),
+    ({"grayscale": 0}, TypeError, "grayscale is 0 .*must be True or False"),
+    ({"detectors": Detector()}, TypeError, "detectors is <.*Detector.*>, but must be a sequence"),
+    ({"detectors": "insightface"}, TypeError, "detectors is 'insightface', but must be a sequence"),
+    ({"detectors": [Detector(), None]}, TypeError, "detectors takes an object with detect, but got None"),
+    ({"detectors": [Parser(0)]}, TypeError, "detectors takes an object with detect, but got <.*Parser"),
+    ({"recognizer": Parser(0)}, TypeError, "recognizer takes an object with embed, but got <.*Parser"),
+    ({"aligner": Detector()}, TypeError, "aligner takes an object with align, but got <.*Detector"),
+    ({"parser": Parser}, TypeError, "parser takes an object with parse, but got <class"),
+    ({"vision": "openai/clip"}, TypeError, "vision takes an object with image_size and encode, but got 'openai/clip'"),
+]
+
+
+@pytest.mark.parametrize(("setting", "error", "message"), SETTINGS, ids=[str(*setting) for setting, *_ in SETTINGS])
+def test_parts_and_settings_are_checked_where_they_are_set(setting, error, message):
+    with pytest.raises(error, match=message):
+        FaceProcessor(**{"detectors": (), **setting})
+    face = FaceProcessor(())
+    ((name, value),) = setting.items()
+    before = getattr(face, name)
+    with pytest.raises(error, match=message):
+        setattr(face, name, value)
+    assert getattr(face, name) is before
+
+
+def test_settings_may_be_changed_later(processor):
+    read = processor(vision=None)
+    features = read(photo("astronaut"), component_map=HAND_MADE)
+    read.min_face = 100
+    with pytest.raises(ValueError, match="smaller than 100 pixels"):
+        read(photo("astronaut"), component_map=HAND_MADE)
+    read.min_face, read.grayscale, read.recognizer = 64, True, None
+    grey = read(photo("astronaut"), component_map=HAND_MADE)
+    assert grey.id_embedding is None and features.id_embedding is not None
+    assert not np.array_equal(grey.component_images, features.component_images)
 
 
 # what the parts give
@@ -605,15 +670,6 @@ def test_what_a_part_of_the_users_gives_is_checked(face_models, part, gives, mes
     face = FaceProcessor.from_pretrained(face_models.pack, weights_dir=face_models.weights, **parts)
     with pytest.raises((ValueError, TypeError), match=message):
         face(photo("astronaut"))
-
-
-def test_a_detected_face_is_checked_and_takes_lists_and_tensors():
-    face = DetectedFace([1, 2, 3, 4], torch.tensor(0.5), torch.ones(5, 2))
-    assert face.box.shape == (4,) and face.landmarks.shape == (5, 2) and face.score == 0.5
-    with pytest.raises(ValueError, match=r"box is .* of shape \(4,\)"):
-        DetectedFace([1, 2, 3], 0.5, np.ones((5, 2)))
-    with pytest.raises(ValueError, match=r"landmarks is .* of shape \(5, 2\)"):
-        DetectedFace([1, 2, 3, 4], 0.5, np.full((5, 2), np.nan))
 
 
 def test_no_part_builds_a_graph(face_models):
@@ -644,3 +700,13 @@ def test_a_fallback_that_cannot_be_had_does_not_stop_the_answer(face_models, tmp
     assert "RetinaFace was not asked" in caplog.text and "detection_Resnet50_Final.pth" in caplog.text
     with pytest.raises(OSError, match=r"detection_Resnet50_Final\.pth"):  # where nothing else has looked
         FaceProcessor(face.detectors[1:], parser=face.parser)(photo("astronaut"))
+
+
+def test_nothing_is_read_until_it_is_used(tmp_path):
+    missing = tmp_path / "missing"
+    processor = FaceProcessor.from_pretrained("antelopev2", missing / "clip", weights_dir=missing, cache_dir=missing)
+    processor.to("cpu", offload=True)
+    assert len(processor.parts) == 5  # detection and recognition are one
+    assert not missing.exists()
+    with pytest.raises(OSError, match="missing"):
+        processor(photo("astronaut"))

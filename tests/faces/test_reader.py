@@ -52,6 +52,8 @@ class Unused:
     def detect(self, image):
         raise AssertionError("the photo was read again")
 
+    embed = parse = detect
+
 
 @pytest.fixture(scope="module")
 def encoder():
@@ -445,6 +447,29 @@ def test_an_encoder_that_goes_on_training_is_not_answered_from_the_cache(known, 
     assert not torch.equal(second.tokens, first.tokens)
     assert same(IdentityReader(encoder, face, tmp_path)(photo("astronaut")), second)
     assert part.calls == 2
+
+
+@pytest.mark.parametrize("index", [True, 1.0, "1"], ids=repr)
+def test_the_cache_does_not_let_through_what_is_no_index(known, encoder, tmp_path, index):
+    face, part = known(Known(faces=2))
+    read = IdentityReader(encoder, face, tmp_path)
+    assert read(photo("astronaut"), face_index=1) is read(photo("astronaut"), face_index=1)
+    for photos in (photo("astronaut"), [photo("astronaut")] * 2):
+        with pytest.raises((ValueError, TypeError), match=f"face_index is {index!r}, but must be a whole number"):
+            read(photos, face_index=index)
+    assert part.calls == 1
+
+
+def test_settings_of_all_photos_are_checked_before_the_first_is_read(known, encoder):
+    face, part = known()
+    with pytest.raises(ValueError, match="on_no_face is 'skip', but must be"):
+        IdentityReader(encoder, face)([photo("astronaut")] * 2, on_no_face=["raise", "skip"])
+    assert part.calls == 0
+
+
+def test_a_component_map_that_is_not_there_is_named(known, encoder, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no component_map '.*map\.png'"):
+        IdentityReader(encoder, known()[0])(photo("astronaut"), component_map=tmp_path / "map.png")
 
 
 def test_a_list_of_settings_needs_a_list_of_photos(known, encoder):

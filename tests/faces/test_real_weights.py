@@ -14,7 +14,8 @@ from huggingface_hub import try_to_load_from_cache
 
 from lavieid_adapters import FACIAL_COMPONENTS, FaceProcessor
 from lavieid_adapters.faces.components import warp_map
-from lavieid_adapters.faces.face_models import BiSeNet, InsightFace, RetinaFace
+from lavieid_adapters.faces.facexlib_models import BiSeNet, RetinaFace
+from lavieid_adapters.faces.insightface_models import InsightFace
 from lavieid_adapters.models.facial_encoder import CLIP
 
 pytestmark = [

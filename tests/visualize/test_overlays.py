@@ -13,6 +13,7 @@ pytest.importorskip("facexlib")
 
 from lavieid_adapters import FACIAL_COMPONENTS, DetectedFace, FaceFeatures, FaceProcessor
 from lavieid_adapters.faces.components import PALETTE
+from lavieid_adapters.faces.photo import Photo
 from lavieid_adapters.visualize.overlays import component_overlay
 
 HEIGHT, MARGIN, FACE, ROW = 640, 24, 320, 38  # of the photo, around everything, the aligned face, a row of the legend
@@ -203,3 +204,36 @@ def test_the_picture_of_a_panorama_is_not_endless():
     wide = np.tile(photo("astronaut")[60:180], (1, 8, 1))
     image, features = read(None, wide, on_no_face="whole_image")
     assert max(component_overlay(image, features).size) <= 4096
+
+
+@pytest.mark.parametrize("rotation", [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90)], ids=str)
+@pytest.mark.parametrize("kind", ["path", "text", "image", "file", "photo"])
+def test_a_phones_photo_stands_upright_as_it_was_read(tmp_path, kind, rotation):
+    """Its file holds the pixels as the sensor lies, and says how to turn them."""
+    upright, path = Image.fromarray(photo("astronaut")[:, 60:]), tmp_path / "phone.png"
+    exif = Image.Exif()
+    exif[0x0112], turn = rotation
+    upright.transpose(turn).save(path, exif=exif)
+    known = Known(None)
+    known.detect = lambda image: [
+        DetectedFace(np.array((121, 68, 210, 178)), 0.9, np.array(FACES["astronaut"][0].landmarks) - (60, 0))
+    ]
+    features = FaceProcessor((known,), parser=known)(path)
+    wanted = np.asarray(component_overlay(np.asarray(upright), features))
+    lying = np.asarray(Image.open(path))
+    assert not np.array_equal(lying, np.asarray(upright))
+    with open(path, "rb") as file:
+        given = {"path": path, "text": str(path), "image": Image.open(path), "file": file, "photo": Photo(path)}[kind]
+        assert np.array_equal(np.asarray(component_overlay(given, features)), wanted)
+    if lying.shape != np.asarray(upright).shape:
+        with pytest.raises(ValueError, match=r"has 512 × 452 pixels, but .* read from one of 452 × 512"):
+            component_overlay(lying, features)
+
+
+def test_features_of_an_unknown_photo_are_drawn_over_any(astronaut):
+    image, features = astronaut
+    assert features.photo_size == (512, 512)
+    larger = np.pad(image, ((0, 100), (0, 0), (0, 0)))
+    with pytest.raises(ValueError, match="has 512 × 612 pixels, but the features were read from one of 512 × 512"):
+        component_overlay(larger, features)
+    assert component_overlay(larger, replace(features, photo_size=None)).height == HEIGHT + 2 * MARGIN
