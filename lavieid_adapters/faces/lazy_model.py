@@ -7,6 +7,7 @@ text that changes with its weights, and the part's method works `with self.in_us
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import requests
 import torch
