@@ -1,15 +1,19 @@
 """The README's tables and names, against the code."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from support.hosts.table import left_out, markdown
 
 import lavieid_adapters
 from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter
 
+PACKAGE = Path(lavieid_adapters.__file__).parent
+ROOMS = sorted(PACKAGE.glob("*/README.md"))
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -32,9 +36,30 @@ def test_every_public_function_is_shown_in_use_and_every_import_is_public():
         "FaceFeatures",
         "LaVieID",
         "RouterHandle",
+        *("Aligner", "Detector", "Parser", "Recognizer", "VisionEncoder"),  # for annotations; see the README of faces
     }:  # come from the others
         assert re.search(rf"\b{name}[(.\[]", code), name
     compile(code, "README.md", "exec")
+
+
+@pytest.mark.parametrize("readme", ROOMS, ids=[path.parent.name for path in ROOMS])
+def test_the_readme_of_a_room_compiles_imports_what_there_is_and_links_to_files(readme):
+    text = readme.read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("lavieid_adapters"):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert "://" in link or (readme.parent / link).exists(), link
+
+
+def test_the_readme_of_faces_names_each_protocol_with_its_method():
+    text = (PACKAGE / "faces" / "README.md").read_text(encoding="utf-8")
+    for name, method in {
+        "Aligner": "align", "Detector": "detect", "Parser": "parse", "Recognizer": "embed", "VisionEncoder": "encode",
+    }.items():  # fmt: skip
+        assert hasattr(getattr(lavieid_adapters, name), method) and f"`{name}.{method}`" in text
 
 
 def test_the_tables_of_hosts_are_those_of_the_data():

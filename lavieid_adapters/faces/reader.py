@@ -1,4 +1,4 @@
-"""From photographs to an identity, each photo once: what was read is kept in memory and, if wanted, on disk."""
+"""Photographs of a person → `Identity`; each photo is read once and cached in memory and, on request, on disk."""
 
 import os
 import threading
@@ -28,12 +28,13 @@ class IdentityReader:
 
     Args:
         encoder: The encoder that the router was trained with.
-        face: What reads faces; `FaceProcessor.for_encoder(encoder)` if None.
-        cache_dir: A folder of `Identity` files, for what has been read before; None keeps it in memory alone.
+        face: The processor that reads faces; `FaceProcessor.for_encoder(encoder)` if None.
+        cache_dir: A folder in which identities are cached as `Identity` files; None caches them in memory alone.
 
     Raises:
-        ValueError: If the processor does not give what the encoder was trained with, or if identities are to be kept
+        ValueError: If the processor does not give what the encoder was trained with, or if identities are to be cached
             on disk though a part of the processor has no `fingerprint`.
+        NotADirectoryError: If `cache_dir` is a file.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class IdentityReader:
         self.encoder, self.cache_dir = encoder, cache_dir
         self.face = FaceProcessor.for_encoder(encoder) if face is None else face
         _check_fit(self.face, encoder)
+        if cache_dir is not None and os.path.isfile(Path(cache_dir).expanduser()):
+            raise NotADirectoryError(f"cache_dir is '{cache_dir}', which is a file. Give a folder, or None.")
         if cache_dir is not None and self.face.fingerprint is None:
             nameless = [type(part).__name__ for part in self.face.parts if getattr(part, "fingerprint", None) is None]
             raise ValueError(
-                f"Identities cannot be kept in '{cache_dir}': give {', '.join(nameless)} an attribute `fingerprint`, a "
-                "str that changes with its results."
+                f"Identities cannot be cached in '{cache_dir}': give {', '.join(nameless)} an attribute `fingerprint`, "
+                "a str that changes with its results."
             )
         self._device, self._offload = encoder.device, False
         self._kept: OrderedDict[tuple, Identity] = OrderedDict()
@@ -63,12 +66,12 @@ class IdentityReader:
         return self
 
     def __call__(self, photos, *, face_index=None, on_no_face: str = "raise", component_map=None) -> Identity:
-        """Read one person. What has been read before is not read again, though a URL is fetched to be compared.
+        """Read one person. A photo that was read before is not read again, though a URL is fetched to be compared.
 
         Args:
             photos: A photo (path, http(s) URL, PIL image, array, open file), or a list of photos of the same person,
                 which are fused.
-            face_index: Of several faces the one that is meant, counted from left to right, or "largest".
+            face_index: The face, counted from left to right, or "largest"; needed where there are several.
             on_no_face: "raise", or "whole_image" to take the picture as the face: for drawings.
             component_map: A segmentation of the whole photo instead of the parser's: an image, or an array of class
                 ids, 0 for nothing and 1 to 6 for `FACIAL_COMPONENTS`.
@@ -113,7 +116,7 @@ class IdentityReader:
         return identity
 
     def _cache_key(self, request: tuple) -> tuple[tuple, Path | None]:
-        """Under which key, and in which file, the identity of a request is kept."""
+        """Return the key and the file under which the identity of a request is cached."""
         fingerprint = self.face.fingerprint
         key = (*request, self.encoder.weights_digest(), fingerprint or self.face)
         if self.cache_dir is None:
@@ -139,7 +142,7 @@ class IdentityReader:
 
 
 def _load(file: Path | None) -> Identity | None:
-    """What was kept in a file, if it is there and whole."""
+    """Return the identity in a file; None if there is none, or if it is damaged."""
     try:
         return None if file is None else Identity.load(file)
     except (FileNotFoundError, ValueError):
@@ -147,7 +150,11 @@ def _load(file: Path | None) -> Identity | None:
 
 
 def with_settings(entries: Sequence, *settings) -> Iterator[tuple]:
-    """Each of several photos with its settings: a setting is the same for all, unless it is a list."""
+    """Pair each of several photos with its settings: a setting is the same for all, unless it is a list.
+
+    Raises:
+        ValueError: If a list is not as long as the photos.
+    """
     each = []
     for value in settings:
         if isinstance(value, list | tuple) and len(value) != len(entries):

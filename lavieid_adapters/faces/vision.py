@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModelWithProj
 from ..extras import require
 from ..files.digests import sampled_digest
 from ..files.hub import fetch
+from ..models.checks import size
 from .lazy_model import LazyModel
 from .photo_readers import registered
 
@@ -22,16 +23,18 @@ _CONFIGS, _WEIGHTS = ("config.json", "preprocessor_config.json"), ("model.safete
 
 
 class VisionModel(LazyModel):
-    """CLIP's image tower, or a timm one such as EVA02-CLIP through transformers' wrapper, loaded on first use.
+    """Image tower of CLIP, or of a timm model such as EVA02-CLIP by transformers' wrapper, loaded on first use.
 
     Args:
         name: A Hub repo or a folder.
         num_scales: Number of feature maps, evenly spaced over the depth: after 4, 8, 12, 16 and 20 blocks of 24.
-        dtype: In which it computes; None is bfloat16 on a GPU and float32 elsewhere.
+        dtype: Precision of its arithmetic; None is bfloat16 on a GPU and float32 elsewhere.
         kwargs: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`.
 
     Raises:
-        ValueError: If the name is that of a photo reader, which brings a vision model of its own, or of nothing.
+        TypeError: If a setting is of another type.
+        ValueError: If the name is that of a photo reader, which brings a vision model of its own, or of nothing, or if
+            num_scales is less than 1.
     """
 
     def __init__(self, name: str | os.PathLike, num_scales: int = 5, dtype: torch.dtype | None = None, **kwargs):
@@ -41,20 +44,22 @@ class VisionModel(LazyModel):
                 f"'{name}' is a photo reader and no Hub repo of a ViT. Use FaceProcessor.for_encoder with an encoder "
                 "that was trained with it, or give a repo or a folder."
             )
-        self.name, self.num_scales, self.dtype = os.fspath(name), num_scales, dtype
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(f"dtype is {dtype!r}, but must be a floating-point torch.dtype, or None.")
+        self.name, self.num_scales, self.dtype = os.fspath(name), size("num_scales", num_scales), dtype
         self._kwargs = kwargs
         self._config = self._processor = None
 
     @property
     def image_size(self) -> int:
-        """Side s of the images that it takes."""
+        """Side s of the images; reads the model's config, or downloads it first."""
         self._read_configs()
         if self._config.model_type == "timm_wrapper":
             return self._processor.data_config["input_size"][-1]
         return getattr(self._config, "vision_config", self._config).image_size
 
     def find_fingerprint(self) -> str:
-        """That of a folder's files, or a Hub repo's commit if it is in the cache."""
+        """Return the fingerprint of a folder's files, or a Hub repo's commit if it is in the cache."""
         if os.path.isdir(self.name):
             paths = map(Path(self.name).joinpath, (*_CONFIGS, *_WEIGHTS))
             source = sampled_digest(*(path for path in paths if path.is_file()))
@@ -70,13 +75,13 @@ class VisionModel(LazyModel):
 
     @torch.no_grad()
     def encode(self, images: np.ndarray) -> tuple[Tensor, list[Tensor]]:
-        """Features of images (m, s, s, 3), uint8, RGB.
+        """Return features of images (m, s, s, 3), uint8, RGB.
 
         Returns:
             Embeddings (m, projection) of length 1, and num_scales feature maps (m, p, c), in float32 on the device.
 
         Raises:
-            OSError: If the model is not there and cannot be had.
+            OSError: If the model is missing and its download failed.
             ValueError: If it has fewer blocks than feature maps.
         """
         with self.in_use() as model:
@@ -86,10 +91,10 @@ class VisionModel(LazyModel):
         return nn.functional.normalize(embeds.float(), dim=-1), [h.float() for h in hidden]
 
     def load(self) -> nn.Module:
-        """Read the weights, or download them first.
+        """Return the model with its weights, downloaded first if they are missing.
 
         Raises:
-            OSError: If they are not there and cannot be had.
+            OSError: If they are missing and their download failed.
             ValueError: If they are damaged, or of another model.
         """
         self._read_configs()

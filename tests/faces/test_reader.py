@@ -278,6 +278,12 @@ def test_with_a_part_that_cannot_be_told_apart_nothing_can_be_kept_on_disk(known
     assert read(photo("astronaut")) is read(photo("astronaut")) and part.calls == 1
 
 
+def test_a_cache_that_is_a_file_is_refused(known, encoder, tmp_path):
+    (tmp_path / "identities").write_text("")
+    with pytest.raises(NotADirectoryError, match=r"cache_dir is '.*identities', which is a file"):
+        IdentityReader(encoder, known()[0], tmp_path / "identities")
+
+
 def test_a_damaged_file_in_the_cache_does_not_stop_a_reader(known, encoder, tmp_path):
     face, _ = known()
     first = IdentityReader(encoder, face, tmp_path)(photo("astronaut"))

@@ -24,6 +24,7 @@ from transformers import (
     TimmWrapperForImageClassification,
 )
 
+from lavieid_adapters import FaceProcessor
 from lavieid_adapters.faces.vision import VisionModel
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
@@ -384,3 +385,21 @@ def test_images_are_prepared_as_the_processor_of_the_model_does(folder, images):
     )
     torch.testing.assert_close(seen[0], expected, rtol=0, atol=1e-5)
     assert expected.min() < -1 and expected.max() > 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"num_scales": 0}, ValueError, "num_scales is 0, but must be at least 1"),
+        ({"num_scales": 2.5}, TypeError, "num_scales is 2.5 .*whole number"),
+        ({"num_scales": True}, TypeError, "num_scales is True .*whole number"),
+        ({"dtype": "bfloat16"}, TypeError, "dtype is 'bfloat16', but must be a floating-point torch.dtype"),
+        ({"dtype": torch.int8}, TypeError, "dtype is torch.int8, but must be a floating-point torch.dtype"),
+    ],
+    ids=str,
+)
+def test_settings_are_checked_before_anything_is_loaded(tmp_path, settings, error, message):
+    with pytest.raises(error, match=message):
+        VisionModel(tmp_path / "vit", **settings)
+    with pytest.raises(error, match=message):
+        FaceProcessor.from_pretrained(vision_model=tmp_path / "vit", **settings)

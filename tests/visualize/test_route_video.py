@@ -7,7 +7,7 @@ from PIL import Image
 
 from lavieid_adapters.faces.components import PALETTE
 from lavieid_adapters.models.identity import FACIAL_COMPONENTS
-from lavieid_adapters.visualize.route_video import route_overlay, side_by_side, video_sheet, write_video
+from lavieid_adapters.visualize.route_video import of_frames, route_overlay, side_by_side, video_sheet, write_video
 
 COLOURS = np.array(PALETTE[1:], np.float64)
 
@@ -157,3 +157,35 @@ def test_pixels_in_any_order_of_memory_are_written(tmp_path):
     write_video(frames, tmp_path / "video.mp4")
     for wanted, got in zip(frames, read(tmp_path / "video.mp4")[0], strict=True):
         assert np.abs(got.astype(float) - wanted).mean() < 6
+
+
+@pytest.mark.parametrize("fps", [0, -8, 7.5, "8", True], ids=repr)
+def test_a_rate_that_no_video_has_is_refused_before_a_file_is_written(tmp_path, fps):
+    with pytest.raises(ValueError, match=f"fps is {fps!r}, but must be a whole number of at least 1"):
+        write_video(drawn(2, 32, 32), tmp_path / "video.mp4", fps)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "frames", [[], iter(()), np.zeros((0, 32, 32, 3), np.uint8)], ids=["list", "iterator", "array"]
+)
+def test_a_video_of_no_frames_is_refused_before_a_file_is_written(tmp_path, frames):
+    with pytest.raises(ValueError, match=r"no frame to write to '.*video\.mp4'"):
+        write_video(frames, tmp_path / "video.mp4")
+    assert not list(tmp_path.iterdir())
+
+
+def test_components_without_a_colour_are_refused():
+    assert route_overlay(picture(), np.zeros((6, 4, 6), np.float32)).shape == (32, 48, 3)
+    with pytest.raises(ValueError, match=r"shape \(7, 4, 6\), but .* at most 6 components"):
+        route_overlay(picture(), np.zeros((7, 4, 6), np.float32))
+    with pytest.raises(ValueError, match=r"shape \(4, 6\), but must be \(components, rows, columns\)"):
+        route_overlay(picture(), np.zeros((4, 6), np.float32))
+
+
+def test_latent_frames_are_spread_over_the_frames_that_they_stand_for():
+    weights = np.arange(3, dtype=np.float32)[None, :, None, None] * np.ones((6, 1, 2, 2), np.float32)
+    spread = of_frames(weights, 9)
+    assert spread.shape == (9, 6, 2, 2)
+    assert spread[:, 0, 0, 0].tolist() == [0, 1, 1, 1, 1, 2, 2, 2, 2]
+    assert of_frames(weights[:, :1], 1).shape == (1, 6, 2, 2)
