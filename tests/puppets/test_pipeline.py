@@ -11,7 +11,6 @@ from lavieid_adapters import attach_lavieid
 from lavieid_adapters.puppets import caption
 from lavieid_adapters.puppets import pipeline as base
 from lavieid_adapters.puppets.pipeline import load_pipeline, weights_folder
-from lavieid_adapters.puppets.words import WordTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +74,3 @@ def test_a_block_that_is_asked_for_is_taken_of_its_own_adapters_too(pipe):
         lavieid = attach_lavieid(pipe, block_idx=1)
     assert lavieid.metadata.block_idx == 1
     lavieid.detach()
-
-
-def test_words_become_tokens_and_no_prompt_is_longer():
-    tokenizer = WordTokenizer.of(["park", "a", "in", "."], 6)
-    ids = tokenizer("A tree in a Park.").input_ids
-    assert tokenizer.convert_ids_to_tokens(ids) == ["a", "<unk>", "in", "a", "park", ".", "</s>"]
-    padded = tokenizer(["A park."], padding="max_length", max_length=226, truncation=True).input_ids
-    assert [len(row) for row in padded] == [6]
-    assert tokenizer(["A park."], padding="max_length", max_length=5).input_ids[0][-1] == tokenizer.pad_token_id

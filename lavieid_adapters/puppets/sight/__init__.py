@@ -1,1 +1,5 @@
-"""How drawn photographs are read: the parts of a face processor that need no download."""
+"""How photos of drawn people are read: the parts of a face processor, which need no download.
+
+Public: `reading_parts`, by which the package registers the photo reader "puppets". May import `world`, `networks` and
+`pipeline` of this room, and `faces`, `files` and `models`; nothing of `judges`.
+"""

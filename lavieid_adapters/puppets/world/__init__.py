@@ -1,1 +1,5 @@
-"""What is drawn: people, their heads and clothes, places, motions, and captions that never name who it is."""
+"""What is drawn: people, how they move, places, and captions that say what happens and never who it is.
+
+Public: `people`, `draw_clips`, `draw_photos`, `caption`, through `lavieid_adapters.puppets`. Of the rest of the package
+it imports the names of the components alone (`models.identity`).
+"""

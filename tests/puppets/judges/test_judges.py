@@ -8,11 +8,10 @@ from diffusers import ModelMixin
 
 from lavieid_adapters.models.identity import FACIAL_COMPONENTS
 from lavieid_adapters.puppets import pipeline as base
-from lavieid_adapters.puppets.judges.analyst import Analyst, background_region
+from lavieid_adapters.puppets.judges.analyst import Analyst
 from lavieid_adapters.puppets.judges.judges import Judges, has_face, shares
 from lavieid_adapters.puppets.judges.motion_reader import MotionReader
 from lavieid_adapters.puppets.judges.recognizer import Recognizer
-from lavieid_adapters.puppets.sight.face_net import FaceNet, vision_config
 from lavieid_adapters.puppets.world.draw import draw_clips, draw_photos
 from lavieid_adapters.puppets.world.person import PARAMETERS, STYLES, people
 
@@ -51,7 +50,6 @@ def test_they_are_small(judges):
     assert count(judges.recognizer) <= 550_000
     assert count(judges.analyst) <= 700_000
     assert count(judges.motion) <= 50_000
-    assert count(FaceNet()) <= 550_000
 
 
 def test_a_verdict_has_a_row_for_each_frame_or_video(verdict):
@@ -109,44 +107,6 @@ def test_true_maps_of_drawn_clips_have_faces_and_others_have_none():
     smooth = torch.where(clips.maps == 5, clips.maps, 0)  # skin without eyes and a mouth
     assert not has_face(smooth[:, 0]).any()
     assert shares(smooth)[..., 4].min() > 0.02
-
-
-def test_background_is_beside_and_above_the_head():
-    inside = torch.zeros(1, 1, 24, 24)
-    inside[..., 6:20, 8:16] = 1
-    background = background_region(inside)[0, 0] > 0.5
-    assert background[:14, :7].all() and background[:14, 17:].all() and background[:5].all()
-    assert not background[6:20, 8:16].any() and not background[5:, 7:17].any()
-    assert not background[15:].any(), "shoulders are there"
-    nobody = background_region(torch.zeros(1, 1, 24, 24))
-    assert nobody.min() > 0 and nobody.unique().numel() == 1
-
-
-def test_what_components_look_like_is_read_from_their_own_pixels(judges):
-    # Same maps, other features in the hair alone: only the readings of hair may change.
-    analyst, seen, turned = judges.analyst, torch.randn(1, 6, 96), torch.randn(1, 42)
-    other = seen.clone()
-    other[:, 5] += 1
-    with torch.no_grad():
-        (before, _), (after, _) = analyst._traits(seen, turned), analyst._traits(other, turned)
-    changed = (before != after)[0]
-    assert changed.tolist() == [parameter.component == "hair" for parameter in PARAMETERS]
-
-
-def test_standardised_features_have_mean_0_and_spread_1():
-    torch.manual_seed(0)
-    analyst = Analyst().eval()
-    images = torch.rand(12, 3, 96, 96) * 2 - 1
-    images *= torch.linspace(0.1, 1, 12)[:, None, None, None]
-    with torch.no_grad():
-        before = analyst(images)
-        assert before.background.mean(0).abs().max() > 0.01
-        analyst.standardise(before.subject, before.background)
-        after = analyst(images)
-    for features in (after.subject, after.background):
-        torch.testing.assert_close(features.mean(0), torch.zeros(features.shape[1]), atol=2e-3, rtol=0)
-    assert after.background.std(0).median() == pytest.approx(1, abs=0.05)
-    torch.testing.assert_close(after.scene, before.scene)
 
 
 def test_saved_in_half_precision_they_load_in_float32_and_say_the_same(judges, clips, verdict, folder, tmp_path):
@@ -208,22 +168,3 @@ def test_the_packages_judges_are_the_default(folder, tmp_path, monkeypatch):
 def test_wrong_inputs_are_refused(judges, call, message):
     with pytest.raises(ValueError, match=message):
         call(judges)
-
-
-def test_face_net_maps_and_embeds_photos_and_survives_its_file(tmp_path):
-    torch.manual_seed(0)
-    net, photos = FaceNet().eval(), draw_photos(people([3, 4]), [1, 2])
-    with torch.no_grad():
-        maps, embeddings = net(photos.images.float() / 127.5 - 1)
-        assert maps.shape == (2, 7, 128, 128) and embeddings.shape == (2, 512)
-        assert (embeddings[0] - embeddings[1]).abs().max() > 1e-4
-        net.save_pretrained(tmp_path)
-        again = FaceNet.from_pretrained(tmp_path)(photos.images.float() / 127.5 - 1)
-    assert torch.equal(again[0], maps) and torch.equal(again[1], embeddings)
-    with pytest.raises(ValueError, match=r"but this FaceNet takes .* 128, 128"):
-        net(torch.zeros(1, 3, 96, 96))
-
-
-def test_the_vision_model_sees_components_of_48_pixels():
-    config = vision_config()
-    assert (config.image_size, config.hidden_size, config.num_hidden_layers, config.projection_dim) == (48, 96, 4, 64)

@@ -1,4 +1,4 @@
-"""Reading photos of drawn people: landmarks, alignment, and the parts of a face processor."""
+"""Reading photos of drawn people: the parts of a face processor."""
 
 import shutil
 
@@ -10,8 +10,8 @@ from lavieid_adapters import DetectedFace, FaceProcessor
 from lavieid_adapters.cli import main as cli
 from lavieid_adapters.puppets import TEST_PEOPLE, draw_photos, people
 from lavieid_adapters.puppets import pipeline as base
-from lavieid_adapters.puppets.sight.alignment import TEMPLATE, Aligner, alignment
-from lavieid_adapters.puppets.sight.drawn_faces import VIEW, DrawnFaces, as_view, blobs, face_landmarks
+from lavieid_adapters.puppets.sight.alignment import Aligner, alignment
+from lavieid_adapters.puppets.sight.drawn_faces import DrawnFaces
 from lavieid_adapters.puppets.sight.reading import COMPONENT_SIZE, aligned_components, reading_parts
 
 COUNT = 24
@@ -29,30 +29,6 @@ def pixels(photos, i):
 @pytest.fixture
 def encoder():
     return tiny.encoder(id_dim=512 + 64, vit_dim=96, depth=2, num_scales=2, vision_model="puppets")
-
-
-def test_a_similarity_is_found_again():
-    turn = 1.7 * np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
-    matrix = alignment(TEMPLATE @ turn.T + (30, -12))
-    assert matrix[:, :2] @ turn == pytest.approx(np.eye(2), abs=1e-9)
-    assert matrix @ (30, -12, 1) == pytest.approx([0, 0], abs=1e-6)
-
-
-def test_landmarks_in_one_point_are_refused():
-    with pytest.raises(ValueError, match="must be five different points"):
-        alignment(np.full((5, 2), 7))
-
-
-def test_the_map_tells_the_landmarks_glasses_or_not(photos):
-    found = np.stack([face_landmarks(m) for m in photos.maps.numpy()]) + 0.5
-    off = np.abs(found - photos.landmarks.numpy())
-    assert off.mean() < 1 and np.quantile(off, 0.95) < 3 and off.max() < 8
-
-
-def test_a_map_without_eyes_has_no_landmarks(photos):
-    component_map = photos.maps[0].numpy().copy()
-    component_map[component_map == 2] = 0
-    assert face_landmarks(component_map) is None
 
 
 def test_heads_fit_the_aligned_face_with_their_hair(photos):
@@ -123,21 +99,3 @@ def test_the_command_refuses_it_for_adapters_of_another_world(tmp_path, capsys):
     assert cli.main([*argv, "--vision-model", "puppets"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("lavieid: 'puppets' is a photo reader, but this") and len(error.splitlines()) == 1
-
-
-def test_blobs_are_told_apart():
-    mask = np.zeros((40, 60), bool)
-    mask[2:6, 2:6] = mask[6:9, 6:9] = True  # touch at a corner
-    mask[20:38, 10:50] = True
-    mask[22:36, 12:48] = False  # a ring
-    mask[28:30, 20:22] = True
-    labels = blobs(mask)
-    assert (labels > 0).tolist() == mask.tolist()
-    assert sorted(np.bincount(labels[mask])[1:].tolist()) == [4, 25, 18 * 40 - 14 * 36]
-    assert blobs(np.zeros((4, 4), bool)).tolist() == np.zeros((4, 4), int).tolist()
-
-
-def test_the_network_sees_the_aligned_face_at_a_fourth_of_its_size():
-    aligned = np.zeros((512, 512, 3), np.uint8)
-    aligned[::4] = 200
-    assert as_view(aligned).shape == (VIEW, VIEW, 3) and set(np.unique(as_view(aligned))) == {50}

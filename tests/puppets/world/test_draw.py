@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.easel import LABEL, PLAIN, around, changed, styled
 from torch import Tensor
 
 from lavieid_adapters.models.identity import FACIAL_COMPONENTS
@@ -9,36 +10,11 @@ from lavieid_adapters.puppets.world import draw as world
 from lavieid_adapters.puppets.world.canvas import Bounds
 from lavieid_adapters.puppets.world.draw import FRAMES, PHOTO_SIZE, SIZE, draw_clips, draw_photos
 from lavieid_adapters.puppets.world.grammar import EXPRESSIONS, MOTIONS, SCENES, prompt_ids
-from lavieid_adapters.puppets.world.person import PARAMETERS, STYLES, People, people
-
-LABEL = {name: i + 1 for i, name in enumerate(FACIAL_COMPONENTS)}
+from lavieid_adapters.puppets.world.person import STYLES, people
 
 
 def prompt(motion: str = "talk", scene: str = "office", expression: str = "neutral") -> Tensor:
     return torch.tensor([[SCENES.index(scene), MOTIONS.index(motion), EXPRESSIONS.index(expression)]])
-
-
-def changed(crowd: People, name: str, value: float) -> People:
-    values = crowd.values.clone()
-    values[:, [p.name for p in PARAMETERS].index(name)] = value
-    return People(values, crowd.styles)
-
-
-def styled(crowd: People, **choices: str) -> People:
-    styles = crowd.styles.clone()
-    for i, style in enumerate(STYLES):
-        if style.name in choices:
-            styles[:, i] = style.choices.index(choices[style.name])
-    return People(crowd.values, styles)
-
-
-def around(mask: Tensor) -> Tensor:
-    """The pixels of a mask and those beside them: at an edge, a pixel belongs to what covers more of it."""
-    flat = mask.reshape(-1, 1, *mask.shape[-2:]).float()
-    return torch.nn.functional.max_pool2d(flat, 3, 1, 1).view(mask.shape) > 0
-
-
-PLAIN = styled(people(range(100, 104)), glasses="none", beard="none", freckles="none", hair_style="short")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +93,7 @@ def test_to_draw_only_where_the_head_is_loses_nothing(monkeypatch):
     [("iris_hue", "eyes"), ("hair_hue", "hair"), ("lip_hue", "mouth"), ("brow_thickness", "eyebrows")],
 )
 def test_a_parameter_changes_its_component(name, component):
-    low, high = (draw_clips(changed(PLAIN, name, value), range(4), frames=1) for value in (0.1, 0.75))
+    low, high = (draw_clips(changed(PLAIN, **{name: value}), range(4), frames=1) for value in (0.1, 0.75))
     difference = (low.video.int() - high.video.int()).abs().sum(2).float()
     inside = (low.maps == LABEL[component]) | (high.maps == LABEL[component])
     assert difference[inside].mean() > 8.0
@@ -127,7 +103,7 @@ def test_a_parameter_changes_its_component(name, component):
 
 
 def test_nothing_outside_the_eyes_changes_with_the_iris():
-    low, high = (draw_photos(changed(PLAIN, "iris_hue", value), range(4)) for value in (0.1, 0.8))
+    low, high = (draw_photos(changed(PLAIN, iris_hue=value), range(4)) for value in (0.1, 0.8))
     moved = (low.images.int() - high.images.int()).abs().sum(1) > 3
     assert moved.sum() > 100
     assert around(low.maps == LABEL["eyes"])[moved].all()
