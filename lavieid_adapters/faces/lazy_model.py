@@ -103,4 +103,4 @@ def check_download(url: str, target: Path) -> None:
         except requests.RequestException as error:
             reason = str(error)
     unpacked = " unpacked" if url.endswith(".zip") else ""
-    raise OSError(f"'{target}' does not exist and could not be downloaded ({reason}). Put {url}{unpacked} there.")
+    raise OSError(f"'{target}' is not there and could not be downloaded ({reason}). Put {url}{unpacked} there.")

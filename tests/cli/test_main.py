@@ -299,11 +299,18 @@ def test_a_face_of_several_is_chosen(lavieid):
     assert pictures[0] == pictures[1] != pictures[2]
 
 
-@pytest.mark.parametrize("index", ["6", "-1", "nonsense", "1.5", ""])
+@pytest.mark.parametrize("index", ["6", "-1"])
 def test_a_face_that_is_not_there_is_an_error_that_lists_them(lavieid, index):
     status, _, error = lavieid("parse", "t1.png", "-o", "parts.png", "--face-index", index)
     assert status == 1 and error.startswith("lavieid: face_index is ")
     assert "but the faces of 't1.png' are:\n  0: left 64" in error
+
+
+@pytest.mark.parametrize("index", ["nonsense", "1.5", ""])
+def test_an_index_that_is_no_number_is_an_error(lavieid, index):
+    status, _, error = lavieid("parse", "t1.png", "-o", "parts.png", "--face-index", index)
+    assert status == 1
+    assert error == f"lavieid: face_index is {index!r}, but must be a whole number, 'largest' or None.\n"
 
 
 def test_a_drawing_is_read_as_a_whole_if_one_says_so(lavieid, blind):

@@ -139,7 +139,7 @@ def test_a_download_that_would_fail_says_what_belongs_where(tmp_path, monkeypatc
             check_download(there, target)
         monkeypatch.setattr("lavieid_adapters.faces.lazy_model.is_offline_mode", lambda: False)
         assert check_download(there, target) is None
-        with pytest.raises(OSError, match=rf"'{target}' does not exist and .*404.*Put {missing}{unpacked} there"):
+        with pytest.raises(OSError, match=rf"'{target}' is not there and .*404.*Put {missing}{unpacked} there"):
             check_download(missing, target)
     with pytest.raises(OSError, match=r"could not be downloaded \(.*refused"):
         check_download(there, target)
