@@ -14,7 +14,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from lavieid_adapters import TAM, attach_lavieid
-from lavieid_adapters.attachment.pipeline import fresh_adapter
+from lavieid_adapters.attachment.attach import fresh_adapter
 from lavieid_adapters.visualize.route_video import write_video
 
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .attachment.attach import attach as attach
+    from .attachment.attach import attach_lavieid as attach_lavieid
     from .attachment.lavieid import LaVieID as LaVieID
-    from .attachment.pipeline import attach_lavieid as attach_lavieid
     from .attachment.router_handle import RouterHandle as RouterHandle
     from .data.labels import token_labels as token_labels
     from .data.shards import Shards as Shards
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .faces.reader import IdentityReader as IdentityReader
     from .faces.vision import VisionModel as VisionModel
     from .hosts.host import Host as Host
+    from .hosts.pipeline import VideoPipeline as VideoPipeline
     from .models.facial_encoder import LocalFacialEncoder as LocalFacialEncoder
     from .models.identity import FACIAL_COMPONENTS as FACIAL_COMPONENTS
     from .models.identity import Identity as Identity
@@ -70,10 +71,11 @@ _HOME = {
     "Shards": "data.shards",
     "TAM": "models.tam",
     "TrainingConfig": "training.config",
+    "VideoPipeline": "hosts.pipeline",
     "VisionEncoder": "faces.parts",
     "VisionModel": "faces.vision",
     "attach": "attachment.attach",
-    "attach_lavieid": "attachment.pipeline",
+    "attach_lavieid": "attachment.attach",
     "bootstrap_interval": "evaluation.metrics",
     "component_overlay": "visualize.overlays",
     "diffusion_loss": "training.losses",

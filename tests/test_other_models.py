@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from lavieid_adapters import TAM, Identity
-from lavieid_adapters.attachment.pipeline import fresh_adapter
+from lavieid_adapters.attachment.attach import fresh_adapter
 from lavieid_adapters.models.checkpoint import Metadata, save_folder
 
 

@@ -1,15 +1,30 @@
-"""Attaching a local router to a transformer: one hook a block, one handle a router."""
+"""Attaching adapters: a router to a transformer, or a router and TAM to a pipeline."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
+import torch
 from torch import nn
 
-from ..hosts.host import Host, find_block, find_stream, token_width, weights_device
+from ..hosts.host import Host, activation_dtype, token_width
 from ..hosts.host_table import find_host
-from ..models.identity import FACIAL_COMPONENTS
+from ..hosts.pipeline import HostPipeline, VideoPipeline
+from ..hosts.pipeline_table import find_pipeline
+from ..models.adapter import Adapter
+from ..models.checkpoint import ADAPTERS, Metadata, by_name, load_folder
+from ..models.facial_encoder import LocalFacialEncoder
 from ..models.local_router import LocalRouter
-from .block_hook import ROUTER_HOOK, StreamHook, insert_innermost
+from ..models.tam import TAM
+from .lavieid import LaVieID
 from .router_handle import RouterHandle
+
+_OWN = "lavieid"  # folder of the adapters that a base brings with it
+
+_UNTRAINED = (
+    "These LaVieID adapters are fresh and untrained, so they change nothing: give attach_lavieid a trained checkpoint, "
+    "or train them."
+)
 
 
 def attach(
@@ -28,46 +43,118 @@ def attach(
         transformer: A video transformer of diffusers, or any other that `host` describes.
         block_idx: The block; negative from the last.
         host: Description of the transformer, if this library and diffusers do not know it.
-        names: Names of the components for `component_scales`; `FACIAL_COMPONENTS` for six.
+        names: Names of the components for `component_scales`; `FACIAL_COMPONENTS` for six if None.
 
     Returns:
-        The handle, on which the identity, the strength and `detach` are.
+        The handle, which has the identity, the strength and `detach`.
 
     Raises:
         ValueError: If the blocks or their video stream are not known, the block is not there, the widths differ, or
             the router is on it already.
     """
-    host = host or find_host(transformer)
-    block = find_block(transformer, host, block_idx)
-    stream = find_stream(block, host)
-    width = token_width(transformer, host)
-    if width not in (None, router.config.dim):
-        raise ValueError(
-            f"The router is {router.config.dim} wide, but the video tokens of {type(transformer).__name__} are "
-            f"{width}: use a router made for it, such as LocalRouter(dim={width})."
-        )
-    if names is None:
-        count = router.config.num_components
-        names = FACIAL_COMPONENTS if count == len(FACIAL_COMPONENTS) else [f"component_{i}" for i in range(count)]
-    if len(names) != router.config.num_components:
-        raise ValueError(
-            f"{len(names)} names for the router's {router.config.num_components} components: give one each."
-        )
+    return RouterHandle(router, transformer, block_idx, host or find_host(transformer), names)
 
-    registry = getattr(block, "_diffusers_hook", None)
-    hook = registry and registry.get_hook(ROUTER_HOOK)
-    if hook is not None and any(handle.router is router for handle in hook.handles):
+
+def attach_lavieid(
+    pipe,
+    adapters: str | os.PathLike | Mapping[str, Adapter] | Iterable[Adapter] | Adapter | None = None,
+    *,
+    block_idx: int | None = None,
+    names: Sequence[str] | None = None,
+    host: Host | None = None,
+    pipeline: VideoPipeline | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    local_files_only: bool | None = None,
+    force_download: bool | None = None,
+) -> LaVieID:
+    """Attach a local router and TAM to a pipeline: two lines in a script that generates video already.
+
+    Where TAM refines what `pipe.vae` decodes, it does so for all that this VAE decodes, for other pipelines too, until
+    it is detached.
+
+    Args:
+        pipe: A video pipeline of diffusers, whose models are loaded, or any other that `pipeline` describes.
+        adapters: A Hub repo, a folder, or built adapters (one, several, or by the names "router", "encoder", "tam").
+            None takes those that a local base brings in the folder `lavieid/` beside its models, or else gives fresh
+            ones of the pipe's dimensions, which change nothing until they are trained.
+        block_idx: The block that the router follows; that of the checkpoint, or 0, if None.
+        names: Names of the components, if they are not the `FACIAL_COMPONENTS`.
+        host: Description of the pipe's transformers, if this library and diffusers do not know them.
+        pipeline: Description of the pipe, if this library does not know it.
+        revision, token, cache_dir, local_files_only, force_download: For a Hub repo. The models that read photos take
+            `token`, `cache_dir` and `local_files_only` as well.
+
+    Returns:
+        The object that has `set_identity`, the strengths, `refine`, `save_pretrained` and `detach`.
+
+    Raises:
+        ValueError, TypeError: If the pipeline is not supported, or the adapters do not fit it; the pipeline is
+            untouched then.
+        OSError: If the adapters cannot be downloaded.
+    """
+    described = HostPipeline(pipe, pipeline or find_pipeline(pipe))
+    hub = {
+        "revision": revision,
+        "token": token,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+        "force_download": force_download,
+    }
+    hub = {name: value for name, value in hub.items() if value is not None}
+    if hub and not isinstance(adapters, str | os.PathLike):
+        raise TypeError(f"{', '.join(hub)} only go with a Hub repo or a folder of adapters. Leave them out.")
+    metadata = Metadata(base_model=described.base_model, block_idx=block_idx or 0)
+    base = metadata.base_model  # with which a folder's card is compared
+    if adapters is None and (adapters := _own_adapters(described)) is not None:
+        base = None  # a base's own adapters know it by the name that it had in their training
+    dtype, fresh = activation_dtype(described.transformers[0]), adapters is None
+    if fresh:
+        with torch.device(described.device):
+            adapters = {name: fresh_adapter(name, pipe, host=host, pipeline=pipeline) for name in ADAPTERS}
+        adapters = {name: adapter.to(dtype).eval() for name, adapter in adapters.items()}
+    elif isinstance(adapters, str | os.PathLike):
+        adapters, saved = load_folder(adapters, torch_dtype=dtype, **hub)
+        metadata = saved.checked_against(base, block_idx)
+    photo_models = {name: hub[name] for name in ("token", "cache_dir", "local_files_only") if name in hub}
+    notices = [_UNTRAINED] if fresh else []
+    return LaVieID(described, by_name(adapters), metadata, host=host, names=names, hub=photo_models, notices=notices)
+
+
+def fresh_adapter(
+    name: str, pipe, *, host: Host | None = None, pipeline: VideoPipeline | None = None, **sizes
+) -> Adapter:
+    """Return an untrained adapter of a pipeline's dimensions, on the CPU.
+
+    Args:
+        name: "router", "encoder" or "tam".
+        pipe: The pipeline; its transformer and its VAE tell the dimensions.
+        host, pipeline: Descriptions of the transformer and the pipeline, if this library does not know them.
+        sizes: Constructor arguments that take the place of these dimensions.
+
+    Raises:
+        ValueError: If the pipeline is not known, or if it does not tell the width of the video tokens.
+    """
+    if name == "encoder":
+        return LocalFacialEncoder(**sizes)
+    described = HostPipeline(pipe, pipeline or find_pipeline(pipe))
+    transformer = described.transformers[0]
+    dim = sizes.pop("dim", None) or token_width(transformer, host or find_host(transformer))
+    if dim is None:
         raise ValueError(
-            f"This router is attached to block {block_idx} already: detach it first, or attach another one."
+            f"The config of {type(transformer).__name__} does not say how wide its video tokens are. Give built "
+            "adapters, or a Host with `width`."
         )
-    if hook is not None and hook.stream != stream:
-        raise ValueError(f"stream is {stream}, but a router on block {block_idx} says {hook.stream}: say the same.")
-    device = weights_device(block)
-    if device is not None:
-        router.to(device)
-    handle = RouterHandle(router, transformer, block_idx, host, names)
-    if hook is None:
-        hook = StreamHook(stream)
-        insert_innermost(block, hook, ROUTER_HOOK)
-    hook.handles.append(handle)
-    return handle
+    if name == "router":
+        return LocalRouter(dim=dim, **sizes)
+    heads = next(h for h in range(max(1, dim // 128), 0, -1) if dim % (2 * h) == 0)
+    layout = described.description.layout
+    defaults = {"latent_channels": described.latent_channels, "num_heads": heads, "layout": layout}
+    return TAM(dim=dim, **{**defaults, **sizes})
+
+
+def _own_adapters(pipeline: HostPipeline) -> Path | None:
+    """Return the adapters in the local folder that the pipeline was loaded from, if it brings some."""
+    folder = pipeline.source
+    return Path(folder, _OWN) if folder and Path(folder, _OWN).is_dir() else None

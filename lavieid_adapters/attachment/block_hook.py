@@ -1,41 +1,16 @@
 """Putting a hook under all others of a block, and taking it out again without a trace.
 
 diffusers' registry wraps a new hook around those that are there. A cache that replaces a block's forward (first-block
-caching, say) keeps the block's output; a router around it would be added again to a kept output that holds it
+caching, say) stores the block's output; a router around it would be added again to a stored output that holds it
 already. So the router's hook must be next to the block's own forward, whether the cache came before or after it.
-accelerate's offloading wraps a forward as well, and keeps what it wrapped as `_old_forward`.
+accelerate's offloading wraps a forward as well, and stores what it wrapped as `_old_forward`.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from diffusers.hooks import HookRegistry, ModelHook
-from torch import Tensor, nn
-
-ROUTER_HOOK = "lavieid_router"  # the name of a block's `StreamHook` in its registry
-
-
-class Steering(Protocol):
-    """What changes a stream."""
-
-    def steer(self, stream: Tensor) -> Tensor: ...
-
-
-class StreamHook(ModelHook):
-    """Passes the video stream that leaves a block through its handles, in the order of attaching."""
-
-    def __init__(self, stream: int):
-        super().__init__()
-        self.stream = stream
-        self.handles: list[Steering] = []
-
-    def post_forward(self, module: nn.Module, output):
-        stream = output[self.stream] if isinstance(output, tuple) else output
-        for handle in self.handles:
-            stream = handle.steer(stream)
-        if isinstance(output, tuple):
-            return (*output[: self.stream], stream, *output[self.stream + 1 :])
-        return stream
+from torch import nn
 
 
 def insert_innermost(block: nn.Module, hook: ModelHook, name: str) -> None:
@@ -58,7 +33,7 @@ def insert_innermost(block: nn.Module, hook: ModelHook, name: str) -> None:
 
 
 def remove_innermost(block: nn.Module, name: str) -> None:
-    """Undo `insert_innermost`, whatever has been wrapped around since; a block left without hooks is as it was.
+    """Undo `insert_innermost`, whatever has been wrapped around since. A block left without hooks is as it was.
 
     The registry's own `remove_hook` would put the block's forward in place of the next hook's, and so switch off a
     cache that came after.
@@ -77,7 +52,7 @@ def remove_innermost(block: nn.Module, name: str) -> None:
 
 
 def _slots(block: nn.Module) -> Iterator[tuple[Any, str]]:
-    """Where a wrapped forward of this block may be kept: (holder, attribute), outermost last."""
+    """Yield the places that may hold a wrapped forward of this block, as (holder, attribute), outermost last."""
     for fn_ref in getattr(block, "_diffusers_hook", HookRegistry(block))._fn_refs:
         yield fn_ref, "forward" if fn_ref.original_forward is None else "original_forward"
     if "_old_forward" in block.__dict__:

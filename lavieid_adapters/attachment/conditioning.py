@@ -7,20 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..models.checks import size
 from ..models.layers import versions
 from ..models.local_router import FoldedIdentity, LocalRouter
 from .regions import check_frames, token_regions
 
 
 class Conditioning:
-    """Component tokens of one identity for all samples of a batch, of one identity a prompt, or of several in regions.
+    """Component tokens of one identity for a whole batch, of one identity per prompt, or of several in regions.
 
     Args:
-        router: The router that they are for.
+        router: The router.
         tokens: (m, l, D) or (k, m, l, D).
         mask: (m,) or (k, m), bool; None if all components are visible.
-        videos_per_prompt: How many samples of a batch show one prompt.
-        regions: Where each identity is, k masks (1 or frames, height, width); then each sample shows all of them.
+        videos_per_prompt: Number of samples of a batch that show one prompt.
+        regions: Place of each identity, k masks (1 or frames, height, width); then each sample shows all of them.
 
     Raises:
         ValueError, TypeError: If they are not tokens of this router.
@@ -34,17 +35,18 @@ class Conditioning:
         videos_per_prompt: int,
         regions: Sequence[Tensor] | None = None,
     ):
+        if not isinstance(tokens, Tensor):
+            raise TypeError(f"tokens are a {type(tokens).__name__}, but must be a tensor of component tokens.")
+        videos_per_prompt = size("videos_per_prompt", videos_per_prompt)
         if tokens.ndim == 3:
             tokens, mask = tokens[None], None if mask is None else mask[None]
         self.mask = router.check_tokens(tokens, mask)
         if not tokens.isfinite().all():
-            raise ValueError("component tokens hold NaN or infinite values: encode the photo again.")
+            raise ValueError("The component tokens hold NaN or infinite values. Encode the photo again.")
         if not self.mask.any(dim=1).all():
-            raise ValueError("An identity has no visible component: use a photo that shows the face.")
-        if videos_per_prompt < 1:
-            raise ValueError(f"videos_per_prompt is {videos_per_prompt}, but must be at least 1.")
+            raise ValueError("An identity has no visible component. Use a photo that shows the face.")
         if regions is not None and len(regions) != len(tokens):
-            raise ValueError(f"There are {len(regions)} regions for {len(tokens)} identities: give one each.")
+            raise ValueError(f"There are {len(regions)} regions for {len(tokens)} identities. Give one for each.")
         self.router, self.tokens, self.videos_per_prompt = router, tokens, videos_per_prompt
         self.regions = regions
         self._kept: FoldedIdentity | None = None  # of the identities
@@ -58,12 +60,12 @@ class Conditioning:
     def shown(
         self, hidden_states: Tensor, grid: tuple[int, int, int] | None, order: Tensor | None = None
     ) -> list[tuple[FoldedIdentity, Tensor | None]]:
-        """The folded identities that video tokens (b, n, D') meet, each with its region (1, n), None for all tokens.
+        """Return the folded identities that video tokens meet, each with its region (1, n), None for all tokens.
 
         Args:
-            hidden_states: The video tokens.
+            hidden_states: Video tokens, (b, n, D').
             grid: Their grid (frames, height, width), None if it is not known.
-            order: The row-major number of each token, (n,); None if they are row-major.
+            order: Row-major number of each token, (n,); None if they are row-major.
 
         Raises:
             ValueError: If the identities do not fit the batch, or the regions the token grid.
@@ -79,7 +81,7 @@ class Conditioning:
         return [(folded.select(slice(i, i + 1)), regions[i : i + 1]) for i in range(len(self))]
 
     def folded(self, device: torch.device, dtype: torch.dtype, batch: int) -> FoldedIdentity:
-        """The folded form for a batch of activations.
+        """Return the folded form for a batch of activations.
 
         Raises:
             ValueError: If the identities do not fit the batch.
@@ -96,7 +98,7 @@ class Conditioning:
         return self._expanded[2]
 
     def fold(self, device: torch.device, dtype: torch.dtype) -> FoldedIdentity:
-        """The folded form of the identities, kept until the activations' kind or the router's weights change."""
+        """Return the folded form of the identities, cached until weights or the activations' dtype or device change."""
         sources = (self.tokens, *self.router.parameters())
         trains = torch.is_grad_enabled() and any(source.requires_grad for source in sources)
         key = (device, dtype)
@@ -124,8 +126,12 @@ class Conditioning:
         return folded.select(torch.tensor(index, device=self.tokens.device))
 
     def check_forward(self, batch: int, passes: int | None, grid: tuple[int, int, int] | None) -> None:
-        """Refuse, as far as it is known, a forward of the whole transformer whose token grid does not fit the regions,
-        or whose batch is not guidance passes × prompts × videos a prompt."""
+        """Check the batch and the token grid of a forward of the whole transformer, as far as they are known.
+
+        Raises:
+            ValueError: If the grid does not fit the regions, or if the batch is not guidance passes × prompts × videos
+                per prompt.
+        """
         if self.regions is not None:
             if grid is not None:
                 check_frames(self.regions, grid[0])
@@ -143,7 +149,7 @@ class Conditioning:
 
 
 def identity_index(batch: int, identities: int, videos: int) -> list[int]:
-    """Which of several identities each sample shows: a batch is guidance passes × prompts × videos a prompt.
+    """Return the identity that each sample shows: a batch is guidance passes × prompts × videos per prompt.
 
     Raises:
         ValueError: If the batch is not one or two passes.

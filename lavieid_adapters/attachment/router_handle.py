@@ -1,64 +1,130 @@
-"""A router on a transformer: its conditioning, its strength, what it records, and the way to take it off."""
+"""A router on a transformer.
 
-# b batch of the host · m components · n video tokens
+A step of a denoising run goes from `RouterHandle._before_forward`, ahead of the transformer's forward, over the hook of
+the block, which calls the handles of all routers on it, to `RouterHandle.steer`, which applies eq. 3.
+"""
 
+# b batch of the host · m components · n video tokens · s tokens of the stream · D' width of a video token
+
+import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from diffusers.hooks import ModelHook
 from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor, nn
 
-from ..hosts.host import Arguments, Host, activation_dtype, find_block, weights_device
+from ..hosts.host import Grid, Host, activation_dtype, find_block, find_stream, token_width, weights_device
+from ..hosts.pipeline import HostPipeline
+from ..models.identity import FACIAL_COMPONENTS
 from ..models.local_router import LocalRouter
-from .attachment import Attachment
-from .block_hook import ROUTER_HOOK, remove_innermost
+from .block_hook import insert_innermost, remove_innermost
 from .conditioning import Conditioning
-from .forward_context import Observer
-from .regions import read_region
-from .strength import Strength, delegated
+from .forward_context import ForwardContext
+from .regions import read_regions
+from .strength import Strength, StrengthSettings
+
+_HOOK = "lavieid_router"  # name of a block's `StreamHook` in its registry
 
 
-class RouterHandle(Attachment):
-    """An attached router: its conditioning, strength and window, and the way to take it off. Made by `attach`.
+class StreamHook(ModelHook):
+    """Passes the video stream that leaves a block through the handles of its routers, in the order of attaching."""
 
-    Also a context manager, which detaches at its end.
+    def __init__(self, stream: int):
+        super().__init__()
+        self.stream = stream
+        self.handles: list[RouterHandle] = []
+
+    def post_forward(self, module: nn.Module, output):
+        """Return the block's output with the steered stream in it."""
+        stream = output[self.stream] if isinstance(output, tuple) else output
+        recorded = False
+        for handle in self.handles:
+            recorded = recorded or handle.records_stream
+        for handle in self.handles:
+            stream = handle.steer(stream, overwrite=not recorded)  # which may be what an earlier handle recorded
+        if isinstance(output, tuple):
+            return (*output[: self.stream], stream, *output[self.stream + 1 :])
+        return stream
+
+
+class RouterHandle(StrengthSettings):
+    """A router that is attached to a transformer, with its identities, strength and window; made by `attach`.
+
+    As a context manager, it detaches at its end.
+
+    Args:
+        router: The router; moved to the transformer's device.
+        transformer: The transformer.
+        block_idx: The block; negative from the last.
+        host: Description of the transformer.
+        names: Names of the components; `FACIAL_COMPONENTS` for six if None.
+        pipeline: Pipeline of the transformer, which tells guidance passes and the progress of a run.
+        strength: Strength of another handle of the router, to be shared.
+        notices: Warnings that are given, once, when the router first acts; the list may be shared.
 
     Attributes:
-        router, transformer, block_idx, block: What is attached where.
-        strength: What `scale`, `component_scales`, `start` and `end` are kept in; handles of one router may share it.
-        observer: What tells the progress of the run; `attach_lavieid` gives it the pipeline's timesteps.
-        passes: A function from a forward's arguments to the guidance passes in its batch, None if they are not known.
-        notices: Warnings that are given when the router first acts.
+        router, transformer, block_idx, block: The router and its place.
+        strength: Holds `scale`, `component_scales`, `start` and `end`.
+        context: Context of the transformer's latest forward.
+
+    Raises:
+        ValueError: If the blocks or their video stream are not known, the block is not there, the widths differ, or the
+            router is on it already. The transformer is untouched then.
     """
 
-    scale = delegated(lambda self: self.strength, Strength, "scale")
-    component_scales = delegated(lambda self: self.strength, Strength, "component_scales")
-    start = delegated(lambda self: self.strength, Strength, "start")
-    end = delegated(lambda self: self.strength, Strength, "end")
+    def __init__(
+        self,
+        router: LocalRouter,
+        transformer: nn.Module,
+        block_idx: int,
+        host: Host,
+        names: Sequence[str] | None = None,
+        *,
+        pipeline: HostPipeline | None = None,
+        strength: Strength | None = None,
+        notices: list[str] | None = None,
+    ):
+        super().__init__()
+        block = find_block(transformer, host, block_idx)
+        stream = find_stream(block, host)
+        names = _component_names(router, names)
+        width = token_width(transformer, host)
+        if width not in (None, router.config.dim):
+            raise ValueError(
+                f"The router is {router.config.dim} wide, but the video tokens of {type(transformer).__name__} are "
+                f"{width}. Use a router made for it, such as LocalRouter(dim={width})."
+            )
+        hook = getattr(block, "_diffusers_hook", None) and block._diffusers_hook.get_hook(_HOOK)
+        if hook and any(handle.router is router for handle in hook.handles):
+            raise ValueError(
+                f"This router is attached to block {block_idx} already. Detach it first, or attach another one."
+            )
+        if hook and hook.stream != stream:
+            raise ValueError(f"stream is {stream}, but a router on block {block_idx} says {hook.stream}. Say the same.")
 
-    def __init__(self, router: LocalRouter, transformer: nn.Module, block_idx: int, host: Host, names: Sequence[str]):
-        self.router, self.transformer, self.block_idx = router, transformer, block_idx
-        self.notices: list[str] = []
-        self.passes: Callable[[Arguments], int | None] | None = None
-        self._host, self.block = host, find_block(transformer, host, block_idx)
-        self.strength = Strength(names, weights_device(self.block))
-        self.observer = Observer(transformer, host, before=self._before_forward)
-        self._grid: tuple[int, int, int] | None = None  # what the user says of it
-        self._record: list[Tensor] | None = None
-        self._streams: list[Tensor] | None = None
-        self._attached = self.enabled = True
-        self.clear()
+        device = weights_device(block)
+        if device is not None:
+            router.to(device)
+        self.router, self.transformer, self.block_idx, self.block = router, transformer, block_idx, block
+        self.strength = Strength(names, device) if strength is None else strength
+        self.context = ForwardContext.unknown(host)
+        self._host, self._pipeline, self._notices = host, pipeline, [] if notices is None else notices
+        self._conditioning: Conditioning | None = None
+        self._warned = False
+        self._recorded_streams: list[Tensor] | None = None
+        self._recorded_routes: list[Tensor] | None = None
+        self._grid: Grid | None = None  # of the recorded routes, if the user gives it
+        self._switch(True)
+        self._argument_names = list(inspect.signature(type(unwrap_module(transformer)).forward).parameters)[1:]
 
-    @property
-    def enabled(self) -> bool:
-        """Whether the router acts."""
-        return self._enabled
-
-    @enabled.setter
-    def enabled(self, value: bool) -> None:
-        self._enabled, self._gate = bool(value), torch.tensor(float(value), device=weights_device(self.block))
+        if not hook:
+            hook = StreamHook(stream)
+            insert_innermost(block, hook, _HOOK)
+        hook.handles.append(self)
+        self._pre_hook = transformer.register_forward_pre_hook(self._before_forward, with_kwargs=True)
 
     def set_tokens(
         self,
@@ -69,28 +135,26 @@ class RouterHandle(Attachment):
     ) -> None:
         """Set the identities that the router shows from now on.
 
-        One identity goes to every sample of a batch. Several are one a prompt: a batch is guidance passes (1 or 2) ×
-        prompts × videos a prompt in this order, as diffusers' pipelines lay it out, and identity i goes to all samples
-        of prompt i. A batch of another size raises.
+        One identity goes to every sample of a batch. Several are one per prompt: a batch is guidance passes (1 or 2) ×
+        prompts × videos per prompt in this order, as diffusers' pipelines lay it out, and identity i goes to all
+        samples of prompt i. A batch of another size raises.
 
         Args:
             tokens: Component tokens, (M, L, D) for one identity or (identities, M, L, D).
             mask: (M,) or (identities, M), bool; False where a photo does not show the component.
             videos_per_prompt: The pipeline's `num_videos_per_prompt`.
-            regions: For several identities in each video: where each of them is, as masks (height, width) or (frames,
-                height, width) of bool or 0 to 1 of any height and width; arrays, tensors or images. Frames are those
-                of the token grid: the latents', or half as many in CogVideoX 1.5. A token outside all regions is left
-                alone, one in two of them is steered by both.
+            regions: For several identities in each video, the place of each of them: a list of masks (height, width) or
+                (frames, height, width) of bool or 0 to 1 of any height and width; arrays, tensors or images. Frames
+                are those of the token grid: the latents', or half as many in CogVideoX 1.5. A token outside all regions
+                is left alone, one in two of them is steered by both.
 
         Raises:
             ValueError, TypeError: If the tokens are not the router's; what was set before stays.
         """
-        self._check_attached()
+        self._need_attached()
         if regions is not None:
-            self._check_whole_stream("regions")
-            if not isinstance(regions, list | tuple):
-                raise TypeError(f"regions is a {type(regions).__name__}, but must be a list of masks, one an identity.")
-            regions = [read_region(region) for region in regions]
+            self._need_whole_stream("regions")
+            regions = read_regions(regions)
         conditioning = Conditioning(self.router, tokens, mask, videos_per_prompt, regions)
         if not tokens.requires_grad:
             with torch.no_grad():
@@ -98,102 +162,147 @@ class RouterHandle(Attachment):
                 conditioning.fold(device, activation_dtype(self.transformer))
         self._conditioning = conditioning
 
-    def _before_forward(self, batch: int, arguments: Arguments) -> bool:
-        """Refuse, ahead of the first block, what shows itself only in a forward; say whether the progress is wanted."""
-        if not torch.compiler.is_compiling() and not self.enabled:
-            return self.strength.windowed  # which compiled blocks ask for all the same
-        passes = self.passes(arguments) if self.passes is not None else None
-        if self._conditioning is not None:
-            self._check_clip_is_known()
-            if self.observer.clip.start is not None or self.observer.clip.folded:
-                self._check_whole_stream("Streams that hold more than the clip (given frames, memory)")
-            if self._conditioning.regions is not None:
-                self._check_whole_stream("regions")
-            self._conditioning.check_forward(batch, passes, self.observer.clip.grid)
-        if not self.strength.windowed:
-            return False
-        # Numbers that a compiled forward reads are compiled into it: a new window would be a new graph.
-        if not torch.compiler.is_compiling() and self.start >= self.end:
-            raise ValueError(
-                f"The window begins at start {self.start}, but ends at end {self.end}: start must be less."
-            )
-        if torch.is_grad_enabled() and getattr(self.transformer, "gradient_checkpointing", False):
-            # The second call of a checkpointed block may come after the next forward, and would read its progress.
-            raise ValueError(
-                "A window (start, end) is for inference: under gradient checkpointing set start to 0 and end to 1."
-            )
-        return True
-
     def clear(self) -> None:
         """Forget the identities: the host's output is unchanged until new ones are set."""
-        self._conditioning: Conditioning | None = None
-        self._warned = False
+        self._need_attached()
+        self._conditioning, self._warned = None, False
 
-    @contextmanager
-    def record_routes(
-        self, grid: tuple[int, int, int] | None = None, onto: list[Tensor] | None = None
-    ) -> Iterator[list[Tensor]]:
-        """Collect the route maps w of eq. 2 of every forward within the block.
+    def _before_forward(self, transformer: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Read the context of a forward, and refuse ahead of the first block what cannot be done in it."""
+        arguments = {**dict(zip(self._argument_names, args, strict=False)), **kwargs}
+        latents = arguments.get(self._host.latents)
+        if not isinstance(latents, Tensor):
+            self.context = ForwardContext.unknown(self._host)
+            return
+        windowed = self.strength.windowed  # which compiled blocks ask for though the handle is disabled
+        self.context = ForwardContext.of(self._host, transformer, arguments, self._pipeline, timed=windowed)
+        if not torch.compiler.is_compiling() and not self.enabled:
+            return
+        if self._conditioning is not None:
+            self._need_known_place()
+            if not self.context.whole:
+                self._need_whole_stream("Streams that hold more than the video (given frames, memory)")
+            if self._conditioning.regions is not None:
+                self._need_whole_stream("regions")
+            passes = None if self._pipeline is None else self._pipeline.passes(arguments)
+            self._conditioning.check_forward(len(latents), passes, self.context.grid)
+        if windowed:
+            self._check_window()
+
+    def steer(self, stream: Tensor, overwrite: bool = True) -> Tensor:
+        """Return the stream that leaves the block with eq. 3 applied to its video tokens.
 
         Args:
-            grid: The token grid (frames, height, width); needed only where the host's description has none.
-            onto: The list; a new one if None.
-
-        Yields:
-            A list that grows by one tensor (batch, M, frames, height, width) a forward, on the host's device.
-
-        Raises:
-            ValueError: If the grid is not known, or another recording is running.
+            stream: (b, s, D'), or (b · f, s / f, D') if the host has the frames in the batch.
+            overwrite: Whether the stream may be overwritten, as far as the host allows it too.
         """
-        self._check_attached()
-        if self._record is not None:
-            raise ValueError("Routes are being recorded already: end that recording first.")
-        self._check_whole_stream("Route maps")
-        if grid is None and self._host.grid is None:
-            raise ValueError(
-                f"The token grid of {type(self.transformer).__name__} is not known: pass grid=(frames, height, width)."
-            )
-        self._record, self._grid = [] if onto is None else onto, grid
-        try:
-            yield self._record
-        finally:
-            self._record = self._grid = None
+        compiling = torch.compiler.is_compiling()
+        # To ask `enabled` while compiling would make a graph for each answer: `_gate` is 0 or 1 in one graph instead.
+        on = compiling or self.enabled
+        if self._conditioning is None and on and not compiling:
+            self._warn_of_no_identity()
+        acts = on and self._conditioning is not None
+        if not acts and self._recorded_streams is None:
+            return stream
+        if acts:
+            self._need_known_place()
+
+        tokens = self.context.take(stream)  # b n D'
+        # A checkpoint's second call, in the backward pass, is not another forward.
+        if self._recorded_streams is not None and not _in_backward():
+            self._recorded_streams.append(tokens)
+        if not acts:
+            return stream
+
+        while self._notices and not compiling:
+            warnings.warn(self._notices.pop(), stacklevel=2)
+        shown = self._conditioning.shown(tokens, self.context.grid, self.context.order)
+        # A checkpoint's second call must neither be recorded nor save other tensors than the first.
+        if self._recorded_routes is not None and self.enabled and (compiling or not _in_backward()):
+            self._record_routes(tokens, shown)
+        strength = self.strength.now(tokens, self.context.progress)  # 1 or b, m
+        if compiling:
+            strength = strength * self._gate.to(strength.device, non_blocking=True)
+        in_place, steered = overwrite and self._host.fresh_output and len(shown) == 1, None
+        for folded, region in shown:
+            steered = self.router.apply_folded(tokens, folded, strength, in_place, region, onto=steered)
+        return self.context.put(stream, steered)
+
+    @property
+    def records_stream(self) -> bool:
+        """Whether `record_stream` is running."""
+        return self._recorded_streams is not None
 
     @contextmanager
     def record_stream(self) -> Iterator[list[Tensor]]:
         """Collect z of eqs. 2 and 3, as it leaves the block before the router acts, with its gradient.
 
         Yields:
-            A list that grows by one tensor (batch, tokens, D') a forward, whether the handle is enabled or not.
+            A list that grows by one tensor (batch, tokens, D') per forward, whether the handle is enabled or not.
 
         Raises:
             ValueError: If another recording is running.
         """
-        self._check_attached()
-        if self._streams is not None:
-            raise ValueError("The stream is being recorded already: end that recording first.")
-        self._check_whole_stream("Recorded streams")
-        self._streams = []
+        self._need_attached()
+        if self._recorded_streams is not None:
+            raise ValueError("The stream is being recorded already. End that recording first.")
+        self._need_whole_stream("Recorded streams")
+        self._recorded_streams = []
         try:
-            yield self._streams
+            yield self._recorded_streams
         finally:
-            self._streams = None
+            self._recorded_streams = None
 
-    def detach(self) -> None:
-        """Take the router off and forget the identities; the host is then what it was. A second call does nothing."""
-        if not self._attached:
-            return
-        hook = self.block._diffusers_hook.get_hook(ROUTER_HOOK)
+    @contextmanager
+    def record_routes(self, grid: Grid | None = None, onto: list[Tensor] | None = None) -> Iterator[list[Tensor]]:
+        """Collect the route maps w of eq. 2 of every forward within the block.
+
+        Args:
+            grid: Token grid (frames, height, width); needed only where the host's description has none.
+            onto: The list; a new one if None.
+
+        Yields:
+            A list that grows by one tensor (batch, M, frames, height, width) per forward, on the host's device.
+
+        Raises:
+            ValueError: If the grid is not known, or another recording is running.
+        """
+        self._need_attached()
+        if self._recorded_routes is not None:
+            raise ValueError("Routes are being recorded already. End that recording first.")
+        self._need_whole_stream("Route maps")
+        if grid is None and self._host.grid is None:
+            raise ValueError(
+                f"The token grid of {type(self.transformer).__name__} is not known. Pass grid=(frames, height, width)."
+            )
+        self._recorded_routes, self._grid = [] if onto is None else onto, grid
+        try:
+            yield self._recorded_routes
+        finally:
+            self._recorded_routes = self._grid = None
+
+    def _record_routes(self, tokens: Tensor, shown: list) -> None:
+        with torch.no_grad():
+            weights = sum(self.router.folded_weights(tokens, *identity) for identity in shown)
+            weights = weights.expand(len(tokens), -1, -1)  # b m n
+        if self.context.order is not None:
+            weights = weights[..., self.context.order.argsort().to(weights.device)]
+        self._recorded_routes.append(weights.unflatten(-1, self._grid or self.context.grid))
+
+    def _switch(self, value: bool) -> None:
+        super()._switch(value)
+        self._gate = torch.tensor(float(value), device=weights_device(self.block))
+
+    def _take_off(self) -> None:
+        hook = self.block._diffusers_hook.get_hook(_HOOK)
         hook.handles.remove(self)
         if not hook.handles:
-            remove_innermost(self.block, ROUTER_HOOK)
-        self.clear()
-        self._attached, self._record, self._streams, self.passes = False, None, None, None
-        self.observer.close()
+            remove_innermost(self.block, _HOOK)
+        self._pre_hook.remove()
+        self.context = ForwardContext.unknown(self._host)
+        self._conditioning = self._pipeline = self._recorded_routes = self._recorded_streams = None
 
-    def __repr__(self) -> str:
-        if not self._attached:
-            return "RouterHandle(detached)"
+    def _describe(self) -> str:
         count = 0 if self._conditioning is None else len(self._conditioning)
         identities = {0: "no identity", 1: "1 identity"}.get(count, f"{count} identities")
         return (
@@ -202,71 +311,53 @@ class RouterHandle(Attachment):
             f"{'enabled' if self.enabled else 'disabled'})"
         )
 
-    def steer(self, stream: Tensor) -> Tensor:
-        """Eq. 3 on the clip's tokens in the stream that leaves the block, with what is set on this handle."""
-        idle = self._conditioning is None and self._warned
-        if self._streams is None and (idle or (not torch.compiler.is_compiling() and not self.enabled)):
-            return stream
-        if self._conditioning is not None:
-            self._check_clip_is_known()
-        return self.observer.clip.steer(stream, self._steer)
+    def _warn_of_no_identity(self) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                "A LaVieID router is attached but no identity is set, so it changes nothing: call set_identity or "
+                "set_tokens, or detach it.",
+                stacklevel=3,
+            )
 
-    def _steer(self, hidden_states: Tensor) -> Tensor:
-        """Eq. 3 on the clip's tokens (b, n, D')."""
-        # A checkpoint's second call, in the backward pass, is not another forward.
-        if self._streams is not None and torch._C._current_graph_task_id() == -1:
-            self._streams.append(hidden_states)
-        quiet = torch.compiler.is_compiling()  # neither a warning nor the question for a backward pass can be compiled
-        if not quiet and not self.enabled:  # compiled, the gate is 0: to ask here would make a graph for each answer
-            return hidden_states
-        if self._conditioning is None:
-            if not self._warned and not quiet:
-                self._warned = True
-                warnings.warn(
-                    "A LaVieID router is attached but no identity is set, so it changes nothing: call set_identity or "
-                    "set_tokens, or detach it.",
-                    stacklevel=2,
-                )
-            return hidden_states
-        while self.notices and not quiet:
-            warnings.warn(self.notices.pop(), stacklevel=2)
-        clip = self.observer.clip
-        shown = self._conditioning.shown(hidden_states, clip.grid, clip.order)
-        # A checkpoint's second call, in the backward pass, must neither be recorded nor save other tensors than the
-        # first.
-        if self._record is not None and self.enabled and (quiet or torch._C._current_graph_task_id() == -1):
-            with torch.no_grad():
-                weights = sum(self.router.folded_weights(hidden_states, *identity) for identity in shown)
-                weights = weights.expand(len(hidden_states), -1, -1)
-            if clip.order is not None:
-                weights = weights[..., clip.order.argsort().to(weights.device)]
-            self._record.append(weights.unflatten(-1, self._grid or clip.grid))
-        strength = self.strength.now(hidden_states, self.observer.progress)
-        if quiet:
-            strength = strength * self._gate.to(strength.device, non_blocking=True)
-        # What is recorded must not be written over.
-        in_place, out = self._host.fresh_output and len(shown) == 1 and self._streams is None, None
-        for folded, region in shown:
-            out = self.router.apply_folded(hidden_states, folded, strength, in_place, region, onto=out)
-        return out
+    def _check_window(self) -> None:
+        # Numbers that a compiled forward reads are compiled into it: a new window would be a new graph.
+        if not torch.compiler.is_compiling() and self.start >= self.end:
+            raise ValueError(
+                f"The window begins at start {self.start}, but ends at end {self.end}. Set start to less than end."
+            )
+        if torch.is_grad_enabled() and getattr(self.transformer, "gradient_checkpointing", False):
+            # The second call of a checkpointed block may come after the next forward, and would read its progress.
+            raise ValueError(
+                "A window (start, end) is for inference. Under gradient checkpointing set start to 0 and end to 1."
+            )
 
-    def _check_clip_is_known(self) -> None:
-        if self.observer.clip.hidden:
+    def _need_known_place(self) -> None:
+        if not self.context.known:
             raise ValueError(
                 f"This forward of {type(unwrap_module(self.transformer)).__name__} does not tell where in its stream "
-                "the clip is: call it by the object that the router is attached to, with the arguments that say the "
+                "the video is. Call it by the object that the router is attached to, with the arguments that say the "
                 "token grid, or detach the router."
             )
 
-    def _check_whole_stream(self, what: str) -> None:
+    def _need_whole_stream(self, what: str) -> None:
         """Refuse what needs all tokens of a video where each device has a share of them."""
         parallel = getattr(self.transformer, "_parallel_config", None)
         if getattr(parallel, "context_parallel_config", None) is not None:
             raise ValueError(
-                f"{what} need all video tokens on one device, but in context parallel each may have a share of them: "
-                f"run {type(unwrap_module(self.transformer)).__name__} without enable_parallelism."
+                f"{what} need all video tokens on one device, but in context parallel each may have a share of them. "
+                f"Run {type(unwrap_module(self.transformer)).__name__} without enable_parallelism."
             )
 
-    def _check_attached(self) -> None:
-        if not self._attached:
-            raise ValueError("This router has been detached: attach it again.")
+
+def _component_names(router: LocalRouter, names: Sequence[str] | None) -> list[str]:
+    count = router.config.num_components
+    if names is None:
+        return list(FACIAL_COMPONENTS) if count == len(FACIAL_COMPONENTS) else [f"component_{i}" for i in range(count)]
+    if len(names) != count:
+        raise ValueError(f"{len(names)} names for the router's {count} components. Give one for each.")
+    return list(names)
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1

@@ -1,97 +1,77 @@
-"""How strongly a router acts: alpha of eq. 3, its share for each component, and the window of the run in which it
-acts."""
+"""How strongly a router acts: alpha of eq. 3, its share for each component, and the window of the run it acts in."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from ..models.checks import finite, fraction
-
-
-def delegated(target: Callable, cls: type, name: str) -> property:
-    """A property that is another object's, with its documentation."""
-
-    def get(self):
-        return getattr(target(self), name)
-
-    def put(self, value) -> None:
-        setattr(target(self), name, value)
-
-    return property(get, put, doc=getattr(cls, name).__doc__)
+from .handle import Handle
 
 
 class Strength:
-    """alpha a component, as a tensor: so that neither a change of it nor a window recompiles or makes the host wait.
+    """The scale alpha of each component, kept as a tensor.
+
+    So neither a change of it nor a window recompiles the host or synchronises with the GPU.
 
     Args:
         names: The components' names.
-        device: Where the host is, if that is known.
+        device: Device of the host, if it is known.
+
+    Attributes:
+        scale, component_scales, start, end: As in `StrengthSettings`; changed by `set`.
+        windowed: Whether the router acts in a part of the run only.
     """
 
     def __init__(self, names: Sequence[str], device: torch.device | None = None):
         self.names = tuple(names)
-        self._scale, self._component_scales = 1.0, dict.fromkeys(self.names, 1.0)
-        self._start, self._end = 0.0, 1.0
-        self.windowed = False
+        self.scale, self.start, self.end, self.windowed = 1.0, 0.0, 1.0, False
+        self.component_scales: Mapping[str, float] = MappingProxyType(dict.fromkeys(self.names, 1.0))
         self._alpha = torch.ones(1, len(self.names), device=device)
         self._bounds = torch.tensor([0.0, math.inf], device=device)
 
-    @property
-    def scale(self) -> float:
-        """alpha of eq. 3, any finite number; 0 leaves the host as it is."""
-        return self._scale
+    def set(
+        self,
+        *,
+        scale: float | None = None,
+        component_scales: Mapping[str, float] | None = None,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> None:
+        """Change what is given.
 
-    @scale.setter
-    def scale(self, value: float) -> None:
-        self._scale = finite("scale", value)
-        self._update()
-
-    @property
-    def component_scales(self) -> Mapping[str, float]:
-        """Strength of each component by name, on top of `scale`; those that are not named when set become 1."""
-        return MappingProxyType(self._component_scales)
-
-    @component_scales.setter
-    def component_scales(self, scales: Mapping[str, float]) -> None:
-        unknown = sorted(set(scales) - set(self.names))
-        if unknown:
-            raise ValueError(f"No component is called {', '.join(unknown)}: choose from {', '.join(self.names)}.")
-        scales = {name: finite(name, value) for name, value in scales.items()}
-        self._component_scales = {**dict.fromkeys(self.names, 1.0), **scales}
-        self._update()
-
-    @property
-    def start(self) -> float:
-        """The fraction of the denoising run, from 0 to 1, before which the router does not act.
-
-        The fraction is that of the steps in a pipeline (`attach_lavieid`), of each part for one that makes a video in
-        parts; a transformer alone knows only the timestep t, and takes 1 - t / 1000 (t / 1000 where it rises).
+        Raises:
+            TypeError, ValueError: If a value is none of its setting; nothing has changed then.
         """
-        return self._start
+        scale = self.scale if scale is None else finite("scale", scale)
+        start = self.start if start is None else fraction("start", start)
+        end = self.end if end is None else fraction("end", end)
+        scales = self.component_scales if component_scales is None else self._checked(component_scales)
+        self.scale, self.component_scales, self.start, self.end = scale, scales, start, end
+        self.windowed = (start, end) != (0, 1)
+        device = self._alpha.device
+        self._alpha = torch.tensor([[scale * share for share in scales.values()]], device=device)
+        # The run's last step is inside a window that ends with the run.
+        self._bounds = torch.tensor([start, math.inf if end == 1 else end], device=device)
 
-    @start.setter
-    def start(self, value: float) -> None:
-        self._start = fraction("start", value)
-        self._update()
-
-    @property
-    def end(self) -> float:
-        """The fraction of the denoising run from which on the router no longer acts; as `start`."""
-        return self._end
-
-    @end.setter
-    def end(self, value: float) -> None:
-        self._end = fraction("end", value)
-        self._update()
+    def _checked(self, scales: Mapping[str, float]) -> Mapping[str, float]:
+        if not isinstance(scales, Mapping):
+            raise TypeError(f"component_scales is {scales!r}, but must be a dict of numbers by component.")
+        unknown = sorted(set(scales) - set(self.names), key=str)
+        if unknown:
+            raise ValueError(
+                f"No component is called {', '.join(map(str, unknown))}. Choose from {', '.join(self.names)}."
+            )
+        scales = {name: finite(f"component_scales['{name}']", value) for name, value in scales.items()}
+        return MappingProxyType({**dict.fromkeys(self.names, 1.0), **scales})
 
     def now(self, like: Tensor, progress: Tensor | None) -> Tensor:
-        """alpha a component, (1 or batch, components), on the device of `like`, 0 for samples outside the window.
+        """Return alpha of each component, (1 or batch, components), 0 for samples outside the window.
 
         Args:
-            like: Video tokens, (batch, tokens, width).
+            like: Video tokens, (batch, tokens, width); the result is on their device.
             progress: Fraction of the run that is behind, (1,) or (batch,).
 
         Raises:
@@ -105,16 +85,66 @@ class Strength:
         if progress is None:
             raise ValueError(
                 "A window (start, end) needs a transformer whose forward takes `hidden_states` and `timestep` (or what "
-                "its Host says), and a pipeline where these do not tell the progress, as in Cosmos: set start to 0 and "
+                "its Host says), and a pipeline where these do not tell the progress, as in Cosmos. Set start to 0 and "
                 "end to 1."
             )
         progress = progress.to(like.device)[: len(like)]  # a cache may run one pass of guidance alone
         inside = (progress >= bounds[0]) & (progress < bounds[1])
         return alpha * inside[:, None]
 
-    def _update(self) -> None:
-        device = self._alpha.device
-        self.windowed = (self._start, self._end) != (0, 1)
-        self._alpha = torch.tensor([[self._scale * s for s in self._component_scales.values()]], device=device)
-        # The run's last step is inside a window that ends with the run.
-        self._bounds = torch.tensor([self._start, math.inf if self._end == 1 else self._end], device=device)
+
+class StrengthSettings(Handle):
+    """A handle with the settings of a router's strength.
+
+    Attributes:
+        strength: Holds the settings; handles of one router may share it.
+    """
+
+    strength: Strength
+
+    @property
+    def scale(self) -> float:
+        """alpha of eq. 3, any finite number; 0 leaves the host as it is."""
+        return self.strength.scale
+
+    @scale.setter
+    def scale(self, value: float) -> None:
+        self._set_strength(scale=value)
+
+    @property
+    def component_scales(self) -> Mapping[str, float]:
+        """Strength of each component by name, on top of `scale`; those that are not named when set become 1."""
+        return self.strength.component_scales
+
+    @component_scales.setter
+    def component_scales(self, scales: Mapping[str, float]) -> None:
+        self._set_strength(component_scales=scales)
+
+    @property
+    def start(self) -> float:
+        """The fraction of the denoising run, from 0 to 1, before which the router does not act.
+
+        In a pipeline (`attach_lavieid`) it is the fraction of the steps, of each part for a pipeline that makes a video
+        in parts. A transformer alone knows only the timestep t, and takes 1 - t / 1000 (t / 1000 where it rises).
+        """
+        return self.strength.start
+
+    @start.setter
+    def start(self, value: float) -> None:
+        self._set_strength(start=value)
+
+    @property
+    def end(self) -> float:
+        """The fraction of the denoising run from which on the router no longer acts; as `start`."""
+        return self.strength.end
+
+    @end.setter
+    def end(self, value: float) -> None:
+        self._set_strength(end=value)
+
+    def _set_strength(self, **settings) -> None:
+        self._need_attached()
+        for name, value in settings.items():
+            if value is None:  # which `set` takes for a setting that is not given
+                raise TypeError(f"{name} is None, but must be set to a value.")
+        self.strength.set(**settings)

@@ -3,7 +3,6 @@
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image
 from ..files.digests import content_digest
 from ..models.consisid import EVA02_CLIP
 from ..models.facial_encoder import CLIP, LocalFacialEncoder
-from ..models.identity import FACIAL_COMPONENTS, Identity
+from ..models.identity import FACIAL_COMPONENTS, Identity, with_settings
 from .face_choice import check_choice
 from .parts import FaceFeatures
 from .photo import Photo
@@ -147,20 +146,6 @@ def _load(file: Path | None) -> Identity | None:
         return None if file is None else Identity.load(file)
     except (FileNotFoundError, ValueError):
         return None
-
-
-def with_settings(entries: Sequence, *settings) -> Iterator[tuple]:
-    """Pair each of several photos with its settings: a setting is the same for all, unless it is a list.
-
-    Raises:
-        ValueError: If a list is not as long as the photos.
-    """
-    each = []
-    for value in settings:
-        if isinstance(value, list | tuple) and len(value) != len(entries):
-            raise ValueError(f"{len(value)} settings for {len(entries)} photos: give one for all, or one each.")
-        each.append(value if isinstance(value, list | tuple) else [value] * len(entries))
-    return zip(entries, *each, strict=True)
 
 
 def _check_fit(face: FaceProcessor, encoder: LocalFacialEncoder) -> None:

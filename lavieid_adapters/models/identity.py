@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -169,3 +169,21 @@ def _alike(identities: Sequence[Identity]) -> Identity:
                 f"{first} and {other} are not of one encoder and one set of components: encode all with the same one."
             )
     return first
+
+
+def with_settings(entries: Sequence, *settings) -> Iterator[tuple]:
+    """Yield each of several photos or identities with its settings.
+
+    Args:
+        entries: The photos or identities.
+        settings: Each is the same for all entries, or a list of one for each.
+
+    Raises:
+        ValueError: If a list is not as long as the entries.
+    """
+    each = []
+    for value in settings:
+        if isinstance(value, list | tuple) and len(value) != len(entries):
+            raise ValueError(f"{len(value)} settings for {len(entries)} photos. Give one for all, or one for each.")
+        each.append(value if isinstance(value, list | tuple) else [value] * len(entries))
+    return zip(entries, *each, strict=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import features
 
-from ..attachment.pipeline import attach_lavieid
+from ..attachment.attach import attach_lavieid
 from ..files.atomic import written_aside
 from ..models.identity import FACIAL_COMPONENTS, Identity
 from ..visualize.route_video import of_frames, route_overlay, write_video

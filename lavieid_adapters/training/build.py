@@ -8,7 +8,7 @@ from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from peft.utils import set_peft_model_state_dict
 
-from ..attachment.pipeline import fresh_adapter
+from ..attachment.attach import fresh_adapter
 from ..data.dataset import SampleFormat, TrainingSamples
 from ..data.shards import Shards
 from ..faces.vision import VisionModel

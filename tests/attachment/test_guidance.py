@@ -15,7 +15,7 @@ from support.hosts.runs import fitting, generate, hosted
 from torch import Tensor
 
 from lavieid_adapters import attach, attach_lavieid
-from lavieid_adapters.attachment.clip_tokens import ClipTokens
+from lavieid_adapters.attachment.forward_context import ForwardContext
 
 TWO = {  # guidance apart, and in one batch, and both (LTX-2)
     "apart": (wan.wan_pipeline, hunyuan.hunyuan_video_pipeline, cosmos.cosmos_text_to_world_pipeline),
@@ -145,15 +145,15 @@ def test_a_window_takes_its_steps_of_the_run(build, dtype):
 def test_the_clip_is_found_among_other_tokens(build, expected, monkeypatch):
     pipe, call = build()
     pipe.set_progress_bar_config(disable=True)
-    found, steer = set(), ClipTokens.steer
+    found, take = set(), ForwardContext.take
 
-    def note(clip, stream, steer_clip):
-        start = clip.start % stream.shape[1] if clip.start is not None else 0
-        start = 0 if clip.start is not None and stream.shape[1] == math.prod(clip.grid) else start
-        found.add((clip.grid, start, stream.shape[1]))
-        return steer(clip, stream, steer_clip)
+    def note(context, stream):
+        start = context.start % stream.shape[1] if context.start is not None else 0
+        start = 0 if context.start is not None and stream.shape[1] == math.prod(context.grid) else start
+        found.add((context.grid, start, stream.shape[1]))
+        return take(context, stream)
 
-    monkeypatch.setattr(ClipTokens, "steer", note)
+    monkeypatch.setattr(ForwardContext, "take", note)
     with attach_lavieid(pipe, {"router": fitting(pipe)["router"]}) as lavieid:
         lavieid.set_identity(tiny.tokens())
         with lavieid.record_routes() as routes:
@@ -224,14 +224,3 @@ def test_what_the_second_transformer_refuses_leaves_the_first_as_it_was():
     assert not hasattr(pipe.transformer.blocks[2], "_diffusers_hook")
     pipe.transformer, pipe.transformer_2 = pipe.transformer_2, pipe.transformer
     assert (generate(pipe, call) == base).all()
-
-
-def test_what_was_on_a_decoder_before_is_put_back():
-    pipe, call = wan.wan_pipeline()
-    pipe.set_progress_bar_config(disable=True)
-    calls, decode = [], pipe.vae.decode
-    pipe.vae.decode = mine = lambda latents, **kwargs: calls.append(latents) or decode(latents, **kwargs)
-    with attach_lavieid(pipe, fitting(pipe)["tam"]):
-        generate(pipe, call)
-    assert len(calls) == 1
-    assert pipe.vae.decode is mine

@@ -11,7 +11,7 @@ from support.tiny import NO_GRID, run, wan
 from torch._dynamo.testing import CompileCounter
 
 from lavieid_adapters import Host, Identity, attach, attach_lavieid
-from lavieid_adapters.attachment.clip_tokens import ClipTokens
+from lavieid_adapters.attachment.forward_context import ForwardContext
 from lavieid_adapters.attachment.regions import check_frames, read_region, token_regions
 from lavieid_adapters.models import kernels
 
@@ -85,7 +85,7 @@ def test_a_region_does_not_change_with_the_callers_array():
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        ([[0, 1]], TypeError, "image, an array or a tensor, not .*list"),
+        ([[0, 1]], TypeError, "region is a list, but must be an image, an array or a tensor"),
         (None, TypeError, "NoneType"),
         (np.ones(6), ValueError, r"shape \(6,\), but must be \(height, width\) or \(frames, height, width\)"),
         (np.ones((1, 2, 3, 4)), ValueError, r"shape \(1, 2, 3, 4\)"),
@@ -93,7 +93,7 @@ def test_a_region_does_not_change_with_the_callers_array():
         (MASK.astype(np.int64) * 255, ValueError, "0 to 255"),
         (MASK - 0.5, ValueError, "-0.5 to 0.5"),
         (MASK * np.nan, ValueError, "0 to 1"),
-        (~MASK & MASK, ValueError, "empty: its person would be nowhere"),
+        (~MASK & MASK, ValueError, "empty, so that its person would be nowhere"),
         (np.zeros((0, 6)), ValueError, "empty"),
         (Image.new("L", (6, 4)), ValueError, "empty"),
     ],
@@ -137,7 +137,7 @@ def test_a_mask_for_each_frame_goes_to_the_tokens_of_its_frame():
     assert torch.equal(shares[0].unflatten(0, GRID), frames)
     assert torch.equal(shares[1], torch.ones(72))
     for count in (2, 4):
-        with pytest.raises(ValueError, match=rf"region has {count} frames, but the video tokens have 3: give one mask"):
+        with pytest.raises(ValueError, match=rf"region has {count} frames, but the video tokens have 3. Give one mask"):
             token_regions([static, torch.ones(count, 4, 6)], GRID, 72)
     check_frames([frames, static], 3)
 
@@ -146,7 +146,7 @@ def test_without_a_known_grid_masks_are_of_its_size():
     frames = torch.rand(3, 4, 6)
     assert torch.equal(token_regions([frames, 1 - frames], None, 72), torch.stack([frames, 1 - frames]).flatten(1))
     for regions in ([torch.ones(1, 4, 6)], [frames, torch.ones(1, 4, 18)], [torch.ones(3, 8, 12)]):
-        with pytest.raises(ValueError, match=r"not known.*\(.*\) do not fit its 72 tokens: give each as \(frames,"):
+        with pytest.raises(ValueError, match=r"not known.*\(.*\) do not fit its 72 tokens. Give each as \(frames,"):
             token_regions(regions, None, 72)
 
 
@@ -274,7 +274,7 @@ def test_bad_regions_are_refused_and_what_was_set_stays(model):
         handle.set_tokens(tiny.tokens(2), regions=halves())
         before = run(model)
         for regions, error, message in (
-            (halves()[:1], ValueError, "1 regions for 2 identities: give one each"),
+            (halves()[:1], ValueError, "1 regions for 2 identities. Give one for each"),
             ([*halves(), MASK], ValueError, "3 regions for 2 identities"),
             ([], ValueError, "0 regions for 2 identities"),
             ([halves()[0], "nowhere.png"], FileNotFoundError, "nowhere"),
@@ -408,7 +408,7 @@ def test_a_host_whose_grid_is_not_known_takes_masks_of_its_grid():
         handle.set_tokens(tiny.tokens(2), regions=[left, 1 - left])
         model(**inputs)
         handle.set_tokens(tiny.tokens(2), regions=[left[0], 1 - left[0]])
-        with pytest.raises(ValueError, match=r"not known.*48 tokens: give each as \(frames, height, width\)"):
+        with pytest.raises(ValueError, match=r"not known.*48 tokens. Give each as \(frames, height, width\)"):
             model(**inputs)
     host, first, both = streams[:3]
     inside = left.flatten()[None, :, None].bool()
@@ -422,7 +422,7 @@ def test_the_pipelines_adapters_take_regions():
     with attach_lavieid(pipe, tiny.router()) as lavieid:
         handle = lavieid.handle
         lavieid.set_identity(people, regions=halves())
-        hidden_states, handle.observer.clip = torch.randn(2, 72, tiny.DIM), ClipTokens(GRID)
+        hidden_states, handle.context = torch.randn(2, 72, tiny.DIM), ForwardContext(GRID)
         out = handle.steer(hidden_states.clone())
         handle.set_tokens(torch.stack([person.tokens for person in people]), regions=halves())
         assert torch.equal(handle.steer(hidden_states.clone()), out)

@@ -557,13 +557,6 @@ def test_a_run_in_inference_mode_leaves_training_possible(model):
         assert latents.grad.norm() > 0
 
 
-def test_attach_moves_the_router_to_the_transformers_device(model):
-    router, moved = tiny.router(), []
-    router.to = lambda device: moved.append(device)
-    with attach(router, model):
-        assert moved == [torch.device("cpu")]
-
-
 def test_component_scales_are_replaced_and_not_written_into(model):
     with attach(tiny.router(), model) as handle, pytest.raises(TypeError, match="item assignment"):
         handle.component_scales["hair"] = 0.0
@@ -650,27 +643,6 @@ def test_described_host_whose_grid_is_not_known():
         assert torch.equal(model(**inputs).sample, base)
 
 
-def test_described_host_of_the_users_own():
-    class Block(nn.Module):
-        def forward(self, text, video):
-            return text, video * 2
-
-    class Mine(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.stages = nn.ModuleList([Block()])
-
-        def forward(self, text, video):
-            return self.stages[0](text, video)
-
-    model, text, video = Mine(), torch.randn(1, 3, 8), torch.randn(1, 5, tiny.DIM)
-    with attach(tiny.router(), model, host=Host("stages", stream=1)) as handle:
-        handle.set_tokens(tiny.tokens())
-        new_text, new_video = model(text, video)
-    assert torch.equal(new_text, text)
-    torch.testing.assert_close(new_video, tiny.router()(video * 2, tiny.tokens(1)))
-
-
 def test_nothing_of_an_identity_or_a_forward_stays_reachable_after_detach(model):
     handle = attach(tiny.router(), model)
     component_tokens = tiny.tokens(1)
@@ -681,7 +653,7 @@ def test_nothing_of_an_identity_or_a_forward_stays_reachable_after_detach(model)
         lambda module, args, kwargs: references.append(weakref.ref(kwargs["hidden_states"])), with_kwargs=True
     )
     run(model)
-    references += [weakref.ref(handle._conditioning._kept.key), weakref.ref(handle.observer.progress)]
+    references += [weakref.ref(handle._conditioning._kept.key), weakref.ref(handle.context.progress)]
     del component_tokens
     assert references[0]() is not None
     handle.detach()
@@ -703,22 +675,6 @@ def test_works_again_after_an_exception_in_a_forward(model):
                 run(model)
             hook.remove()
             assert torch.equal(run(model), full)
-
-
-def test_bad_attachments_are_refused_and_leave_no_trace(model):
-    before, router = trace(model), tiny.router()
-    with pytest.raises(ValueError, match=r"router is 32 wide.*are 64: .*LocalRouter\(dim=64\)"):
-        attach(tiny.router(dim=32), model)
-    with pytest.raises(ValueError, match=r"block_idx is 9.*3 blocks"):
-        attach(router, model, 9)
-    with pytest.raises(ValueError, match="Linear are not known"):
-        attach(router, nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="2 names for the router's 6 components"):
-        attach(router, model, names=["face", "hair"])
-    assert trace(model) == before
-    with attach(router, model), pytest.raises(ValueError, match="attached to block 0 already"):
-        attach(router, model)
-    assert trace(model) == before
 
 
 def test_bad_tokens_are_refused_and_the_identity_before_stays(model):

@@ -332,7 +332,7 @@ def test_each_photo_may_have_its_component_map(models, encoder):
 
 
 def test_as_many_settings_as_photos_are_needed(known, encoder):
-    with pytest.raises(ValueError, match="1 settings for 2 photos: give one for all, or one each"):
+    with pytest.raises(ValueError, match=r"1 settings for 2 photos\. Give one for all, or one for each"):
         IdentityReader(encoder, known()[0])([photo("astronaut")] * 2, face_index=[0])
 
 

@@ -151,18 +151,18 @@ class Watch:
             self.clips.append(latents) or refine(latents, *args, **options)
         )
         for handle in lavieid.handles:
-            before = handle.observer.before
-            handle.observer.before = functools.partial(self.note, handle, before)
-            acted = handle._steer
-            handle._steer = lambda stream, handle=handle, acted=acted: self.act(handle) or acted(stream)
+            check, now = handle._conditioning.check_forward, handle.strength.now
+            handle._conditioning.check_forward = functools.partial(self.note, check)
+            handle.strength.now = functools.partial(self.act, now)
 
-    def note(self, handle, before, batch: int, arguments) -> bool:
-        self.forwards.append({"batch": batch, "passes": handle.passes(arguments)})
-        return before(batch, arguments)
+    def note(self, check, batch: int, passes: int | None, grid) -> None:
+        self.forwards.append({"batch": batch, "passes": passes})
+        check(batch, passes, grid)
 
-    def act(self, handle) -> None:
-        if handle.observer.progress is not None:
-            self.forwards[-1]["progress"] = round(handle.observer.progress.max().item(), 3)
+    def act(self, now, like: Tensor, progress: Tensor | None) -> Tensor:
+        if progress is not None:
+            self.forwards[-1]["progress"] = round(progress.max().item(), 3)
+        return now(like, progress)
 
     def steps(self) -> tuple:
         """The progress, once a step."""

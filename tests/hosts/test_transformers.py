@@ -206,7 +206,7 @@ def test_route_maps_show_where_a_token_of_the_latents_is(build):
     with attached(model, router_of(model)) as handle, handle.record_routes() as routes, torch.no_grad():
         run(model, inputs)
         run(model, {**inputs, "hidden_states": moved})
-        order = handle.observer.clip.order
+        order = handle.context.order
         with handle.record_stream() as streams:
             run(model, inputs)
     watch.remove()
@@ -274,7 +274,7 @@ def test_a_forward_that_does_not_tell_where_the_clip_is_is_refused():
         with pytest.warns(UserWarning, match="no identity"):
             assert torch.equal(run(model, inputs), base)
         handle.set_tokens(tiny.tokens())
-        with pytest.raises(ValueError, match="does not tell where in its stream the clip is"):
+        with pytest.raises(ValueError, match="does not tell where in its stream the video is"):
             run(model, inputs)
         with handle.disabled():
             assert torch.equal(run(model, inputs), base)

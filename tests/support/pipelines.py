@@ -39,3 +39,10 @@ def build(name="CogVideoXPipeline", **transformer):
     pipe = cls(**components)
     pipe.set_progress_bar_config(disable=True)
     return pipe, inputs
+
+
+def generate(pipe, prompt="she walks", **inputs):
+    """The frames of a short run of a CogVideoX pipeline."""
+    settings = {"num_inference_steps": 2, "guidance_scale": 6.0, "max_sequence_length": 16, "output_type": "pt"}
+    generator = torch.Generator().manual_seed(0)
+    return pipe(prompt, **{**SIZE, **settings, "generator": generator, **inputs}).frames

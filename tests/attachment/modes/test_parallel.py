@@ -176,7 +176,7 @@ def test_only_streams_that_hold_more_than_the_clip_are_refused(build, held):
     assert differ(full, base)
     model._parallel_config = Config()
     if held:
-        message = r"more than the clip .* one device.*run \w+ without enable_parallelism"
+        message = r"more than the video .* one device.*Run \w+ without enable_parallelism"
         with pytest.raises(ValueError, match=message):
             outputs_of(model, inputs)
         with attach(tiny.router(dim=32), model, block_idx=1) as handle, torch.no_grad():
