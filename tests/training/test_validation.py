@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers import CogVideoXPipeline
 from PIL import Image
-from support.colour_faces import ColourRecognizer, Person, drawn_faces
 from support.small_cogvideox import PROMPT, small_components
+from support.tiny_clips import RED, DrawnFaces, draw, drawn_faces
 from support.tiny_shards import write_shards
 
 from lavieid_adapters import FaceProcessor
@@ -82,12 +82,11 @@ def test_references_without_a_router_are_refused(here, tmp_path):
 
 
 def test_named_people_and_prompts_are_generated(here, tmp_path, monkeypatch):
-    """The drawn world's detector and parser stand where the face models would be downloaded to."""
+    """A detector and a parser of drawn faces stand where the face models would be downloaded to."""
     monkeypatch.setattr(FaceProcessor, "for_encoder", lambda encoder, **kwargs: drawn_faces())
-    person = Person.random(np.random.default_rng(0)).draw(128, 96, 150)
-    Image.fromarray(person).save(tmp_path / "person.png")
+    Image.fromarray(draw((RED, 48, 32, 24))).save(tmp_path / "person.png")
     entries = [{"reference": str(tmp_path / "person.png"), "prompt": PROMPT}]
-    monkeypatch.setattr(ColourRecognizer, "embed", lambda self, image, landmarks: np.ones(12, np.float32))
+    monkeypatch.setattr(DrawnFaces, "embed", lambda self, image, landmarks: np.ones(12, np.float32))
     config = here.config(tmp_path / "out", steps=2, validate_every=2, validation=entries, checkpoint_every=2)
     out = Trainer(config).run()
     with Image.open(out / "validation" / "step-00000002" / "0.png") as sheet:

@@ -40,6 +40,36 @@ def test_blobs_are_told_apart():
     assert blobs(np.zeros((4, 4), bool)).tolist() == np.zeros((4, 4), int).tolist()
 
 
+def test_a_blob_is_one_however_long_its_way():
+    mask = np.zeros((61, 61), bool)  # a line to and fro over the picture, and a point beside its end
+    mask[::4] = True
+    for i, row in enumerate(range(0, 60, 4)):
+        mask[row : row + 4, 0 if i % 2 else 60] = True
+    mask[58, 30] = True
+    labels = blobs(mask)
+    assert labels.max() == 2 and (labels > 0).tolist() == mask.tolist()
+    assert sorted(np.bincount(labels.ravel())[1:].tolist()) == [1, mask.sum() - 1]
+
+
+def test_blobs_are_those_that_a_flood_fills():
+    mask = np.random.default_rng(0).random((40, 50)) < 0.35
+    labels, numbers = blobs(mask), set()
+    assert labels.max() > 10
+    left = {tuple(at) for at in np.argwhere(mask)}
+    while left:
+        todo, part = [left.pop()], set()
+        while todo:
+            y, x = todo.pop()
+            part.add((y, x))
+            beside = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
+            left -= beside
+            todo += beside
+        (number,) = {labels[at] for at in part}
+        assert (labels == number).sum() == len(part) and number not in numbers
+        numbers.add(number)
+    assert numbers == set(range(1, labels.max() + 1))
+
+
 def test_the_network_sees_the_aligned_face_at_a_fourth_of_its_size():
     aligned = np.zeros((512, 512, 3), np.uint8)
     aligned[::4] = 200
