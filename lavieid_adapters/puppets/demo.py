@@ -113,7 +113,7 @@ def _check(identity: int, mix: Mapping, component_scales: Mapping, steps: int) -
 
 
 def _write(out: Path, reference: Panel, panels: list[Panel], prompt: str) -> str:
-    """Write the video in both forms, and the contact sheet; says which."""
+    """Write the video in both forms, and the contact sheet; return their names."""
     frames = side_by_side_frames([reference, *panels], prompt)
     webp = features.check("webp")
     moving = "demo.webp" if webp else "demo.gif"

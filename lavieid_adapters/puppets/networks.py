@@ -1,4 +1,4 @@
-"""What the networks of the drawn world are built of: a residual block, a U-Net, and pooling inside regions."""
+"""Layers of the drawn world's networks: a residual block, a U-Net, and pooling inside regions."""
 
 # b batch · c channels · h w pixels of the picture, or of a feature map · r regions
 
@@ -47,7 +47,7 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(ResBlock(width) for width in widths[:-1])
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Feature maps of the encoder and of the decoder, each from the full picture on; both end with the deepest.
+        """Compute the feature maps of encoder and decoder, each from the full picture on; both end with the deepest.
 
         Args:
             images: (b, 3, h, w), -1 to 1; h and w divide by 2 once a scale.
@@ -63,7 +63,7 @@ class UNet(nn.Module):
 
 
 def pooled(features: Tensor, regions: Tensor) -> Tensor:
-    """The mean of a feature map inside each of several regions.
+    """Average a feature map inside each of several regions.
 
     Args:
         features: (b, c, h, w).
@@ -79,7 +79,7 @@ def pooled(features: Tensor, regions: Tensor) -> Tensor:
 
 
 def check_images(images: Tensor, size: int, name: str) -> None:
-    """Refuse what is no batch of pictures for a network.
+    """Raise if these are no pictures for a network.
 
     Raises:
         ValueError: If `images` is not floating point of (b, 3, size, size).
@@ -92,7 +92,7 @@ def check_images(images: Tensor, size: int, name: str) -> None:
 
 
 def to_network(pictures: Tensor, size: int) -> Tensor:
-    """Pictures of bytes as a network takes them.
+    """Turn pictures of bytes into what a network takes.
 
     Args:
         pictures: (b, 3, h, w), uint8.

@@ -20,7 +20,7 @@ _CELL = 176  # side of one of them
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One of the pictures beside each other.
+    """A video or a still beside others.
 
     Attributes:
         name: What it is, in a few words.
@@ -33,13 +33,13 @@ class Panel:
     frames: np.ndarray
 
     def at(self, i: int, side: int) -> Image.Image:
-        """Frame i, `side` pixels wide and high."""
+        """Return frame i, `side` pixels wide and high."""
         frame = Image.fromarray(self.frames[min(i, len(self.frames) - 1)])
         return frame.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def with_insets(picture: np.ndarray, insets: Sequence[np.ndarray]) -> np.ndarray:
-    """A picture (h, w, 3) with others small at its right edge: those that lend it a component."""
+    """Put others small at the right edge of a picture (h, w, 3): those that lend it a component."""
     whole = Image.fromarray(picture).resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     side = min(72, (_SIDE - 12) // max(1, len(insets)) - 6)
     for i, inset in enumerate(insets):
@@ -51,7 +51,7 @@ def with_insets(picture: np.ndarray, insets: Sequence[np.ndarray]) -> np.ndarray
 
 
 def side_by_side_frames(panels: Sequence[Panel], title: str) -> list[Image.Image]:
-    """The frames of a video that shows all panels, with a title above and a label below each."""
+    """Make the frames of a video that shows all panels, with a title above and a label below each."""
     width = len(panels) * (_SIDE + _MARGIN) + _MARGIN
     blank = Image.new("RGB", (width // 2 * 2, _TITLE + _SIDE + _LABEL), _PAPER)
     draw = ImageDraw.Draw(blank)
@@ -68,7 +68,7 @@ def side_by_side_frames(panels: Sequence[Panel], title: str) -> list[Image.Image
 
 
 def contact_sheet(reference: Panel, panels: Sequence[Panel], title: str) -> Image.Image:
-    """Some frames of each panel in a row, beside the reference."""
+    """Put some frames of each panel in a row, beside the reference."""
     left = _MARGIN + _SIDE + 2 * _MARGIN
     width = left + _SHOWN * (_CELL + 4) + _MARGIN
     row = _CELL + _LABEL

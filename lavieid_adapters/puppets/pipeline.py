@@ -1,4 +1,7 @@
-"""The small CogVideoX that was trained in the drawn world, with the adapters that were trained on it."""
+"""The small CogVideoX that was trained in the drawn world, with the adapters that were trained on it.
+
+A file of its own, since the judges and the readers of photos ask for the weights without loading a pipeline.
+"""
 
 import os
 from pathlib import Path
@@ -12,7 +15,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def weights_folder(folder: str | os.PathLike | None = None) -> Path:
-    """The folder of all trained weights of the drawn world: a pipeline with `lavieid/`, `face/`, `vision/`, `judges/`.
+    """Find the folder of the drawn world's trained weights: a pipeline with `lavieid/`, `face/`, `vision/`, `judges/`.
 
     Args:
         folder: Another one than the package's.
@@ -30,7 +33,7 @@ def weights_folder(folder: str | os.PathLike | None = None) -> Path:
 def load_pipeline(
     device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, folder: str | os.PathLike | None = None
 ) -> CogVideoXPipeline:
-    """A text-to-video pipeline of drawn people, 33 frames of 96 × 96; `attach_lavieid` finds its adapters by itself.
+    """Load a text-to-video pipeline of drawn people, 33 frames of 96 × 96; `attach_lavieid` finds its adapters.
 
     Args:
         device: Where it works.

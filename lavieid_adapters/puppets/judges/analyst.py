@@ -109,7 +109,7 @@ class Analyst(ModelMixin, ConfigMixin):
 
     @property
     def num_signs(self) -> int:
-        """Number e of signs of motion."""
+        """The number e of signs of motion."""
         return 2 * _M * _MOMENTS + len(self.config.expressions)
 
     def forward(self, images: Tensor) -> Analysis:
@@ -155,7 +155,7 @@ class Analyst(ModelMixin, ConfigMixin):
         )
 
     def _traits(self, seen: Tensor, turned: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Values and logits of styles, each from the features (b, m, c) of its own component and from where the
+        """Read values and logits of styles, each from the features (b, m, c) of its own component and from where the
         components are, (b, d)."""
         values: list[Tensor | None] = [None] * len(self.config.parameters)
         styles: list[Tensor | None] = [None] * len(self._choices)
@@ -171,7 +171,7 @@ class Analyst(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def standardise(self, subject: Tensor, background: Tensor) -> None:
-        """Take these features, (n, d) as `forward` gives them, as those of which mean and spread are 0 and 1."""
+        """Scale the features so that these, (n, d) as `forward` gives them, have mean 0 and standard deviation 1."""
         for name, features in (("subject", subject.float()), ("background", background.float())):
             mean, std = getattr(self, f"{name}_mean"), getattr(self, f"{name}_std")
             mean += std * features.mean(0)
@@ -179,8 +179,8 @@ class Analyst(ModelMixin, ConfigMixin):
 
 
 def background_region(inside: Tensor) -> Tensor:
-    """Where the background is, though no map tells it from neck and clothes: outside a box around the head with
-    some margin, above the chin, and in the upper part of the picture, which shoulders do not reach.
+    """Return where the background is, which no map tells from neck and clothes: outside a box around the head with some
+    margin, above the chin, and in the upper part of the picture, which shoulders do not reach.
 
     Args:
         inside: How much of a pixel the head takes, (b, 1, h, w), 0 to 1.
@@ -199,7 +199,7 @@ def background_region(inside: Tensor) -> Tensor:
 
 
 def check_world(what: str, known: tuple, now: tuple) -> None:
-    """Refuse a network that was trained in another world.
+    """Raise if a network was trained in another world.
 
     Raises:
         ValueError: If `known`, from its config, is not what the world has `now`.
@@ -222,8 +222,8 @@ def _head(width: int, hidden: int, out: int) -> nn.Sequential:
 
 
 def _moments(regions: Tensor) -> tuple[Tensor, Tensor]:
-    """Size, place, spread and slant of each region (b, m, h, w), 0 to 1: in the picture, and relative to the whole of
-    them; each (b, 6 m). A region that is not there has zeros."""
+    """Return size, place, spread and slant of each region (b, m, h, w), 0 to 1: in the picture, and relative to the
+    whole of them; each (b, 6 m). A region that is not there has zeros."""
     h, w = regions.shape[2:]
     y, x = (torch.linspace(-1, 1, side, device=regions.device) for side in (h, w))
     axes = torch.stack([torch.ones(h, w, device=regions.device), *torch.meshgrid(x, y, indexing="xy")])

@@ -65,8 +65,8 @@ class Verdict:
         return Verdict(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     def component_errors(self, people: People) -> Tensor:
-        """How far each component is from that of the person whom a video should show: the mean absolute error of its
-        parameters, over the frames that show a face and the component.
+        """Measure how far each component is from that of the person whom a video should show: the mean absolute error
+        of its parameters, over the frames that show a face and the component.
 
         Args:
             people: One a video.
@@ -137,7 +137,7 @@ class Judges:
 
     @torch.no_grad()
     def embed(self, pictures: Tensor, batch: int = 256) -> Tensor:
-        """Who pictures show, whether reference photos or frames.
+        """Embed whom pictures show, whether reference photos or frames.
 
         Args:
             pictures: (n, 3, h, w), uint8, square; resized to the recogniser's 96 × 96 if they are not.
@@ -154,7 +154,7 @@ class Judges:
 
     @torch.no_grad()
     def judge(self, video: Tensor, batch: int = 256) -> Verdict:
-        """What videos show.
+        """Judge what videos show.
 
         Args:
             video: (n, f, 3, 96, 96), uint8, on any device.
@@ -183,7 +183,7 @@ class Judges:
         return Verdict(**joined, **whole, motion=motion)
 
     def _frames(self, frames: Tensor) -> dict[str, Tensor]:
-        """The verdict of single frames (b, 3, h, w), uint8, with logits of what only a whole video decides."""
+        """Judge single frames (b, 3, h, w), uint8; of what only a whole video decides, give the logits."""
         images = to_network(frames, self.analyst.config.size)
         read = self.analyst(images)
         maps = read.maps.argmax(dim=1).to(torch.uint8)
@@ -204,12 +204,12 @@ class Judges:
 
 
 def shares(maps: Tensor) -> Tensor:
-    """The share of each map (..., h, w), uint8, that each component takes: (..., m), float32."""
+    """Return the share of each map (..., h, w), uint8, that each component takes: (..., m), float32."""
     return torch.stack([(maps == i).float().mean(dim=(-2, -1)) for i in range(1, NUM_CLASSES)], dim=-1)
 
 
 def has_face(maps: Tensor) -> Tensor:
-    """Whether a parsed picture has a face: at least 2 % of it skin, and 0.1 % eyes or 0.1 % mouth.
+    """Return whether a parsed picture has a face: at least 2 % of it skin, and 0.1 % eyes or 0.1 % mouth.
 
     Args:
         maps: (..., h, w), uint8, 0 to 6.

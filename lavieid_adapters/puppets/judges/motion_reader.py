@@ -1,4 +1,7 @@
-"""The judge of motion: what the analyst reads in the frames of a clip → what the person does in it."""
+"""The judge of motion: what the analyst reads in the frames of a clip → what the person does in it.
+
+The analyst reads single frames; this is the one network that sees time.
+"""
 
 # b batch · f frames · e signs of motion · c channels
 
@@ -34,7 +37,7 @@ class MotionReader(ModelMixin, ConfigMixin):
         self.to_motion = nn.Linear(2 * width, len(motions))
 
     def forward(self, pose: Tensor, signs: Tensor) -> Tensor:
-        """Tell motions.
+        """Tell motions apart.
 
         Args:
             pose: (b, f, 6), as the analyst reads it.

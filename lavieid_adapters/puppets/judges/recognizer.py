@@ -1,4 +1,7 @@
-"""The judge of identity: a frame of the drawn world, or a reference photo, → an embedding of who it shows."""
+"""The judge of identity: a frame of the drawn world, or a reference photo, → an embedding of who it shows.
+
+It shares no weights with the analyst, so that likeness and components are judged independently.
+"""
 
 # b batch · c channels · n pixels of the last feature map · a ways to look at it
 

@@ -1,4 +1,4 @@
-"""How a drawn face is brought to its place in the aligned picture."""
+"""How a drawn face is brought to its place in the aligned picture, without a network."""
 
 # h w pixels of the photo
 
@@ -13,7 +13,7 @@ TEMPLATE = np.array([[202, 269], [310, 269], [256, 324], [218, 359], [294, 359]]
 
 
 def alignment(landmarks: np.ndarray) -> np.ndarray:
-    """The rotation, scale and shift (2, 3) that bring landmarks (5, 2) nearest to the template's, in least squares.
+    """Find the rotation, scale and shift (2, 3) that bring landmarks (5, 2) nearest to the template's: least squares.
 
     Raises:
         ValueError: If they all lie in one point.
@@ -30,12 +30,12 @@ def alignment(landmarks: np.ndarray) -> np.ndarray:
 
 
 class Aligner:
-    """Brings a face to `TEMPLATE` by Pillow: facexlib's alignment, with more room around the head."""
+    """An aligner to `TEMPLATE` by Pillow: as facexlib's, with more room around the head."""
 
     fingerprint = "puppets"
 
     def align(self, image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The aligned face of an image (h, w, 3), uint8.
+        """Cut the aligned face out of an image (h, w, 3), uint8.
 
         Args:
             image: RGB.

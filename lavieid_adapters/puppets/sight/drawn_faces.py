@@ -1,4 +1,4 @@
-"""Where faces are in a picture of drawn people, what belongs to them, and whose they are: all by one small network."""
+"""Detector, parser and recognizer of drawn people: all by one small network."""
 
 # h w pixels of a picture · s side of a view · k classes of a component map
 
@@ -38,7 +38,7 @@ class DrawnFaces(LazyModel):
         self.folder = Path(folder)
 
     def find_fingerprint(self) -> str:
-        """That of the files."""
+        """Return that of the files."""
         return sampled_digest(*sorted(path for path in self.folder.iterdir() if path.is_file()))
 
     def load(self) -> torch.nn.Module:
@@ -67,13 +67,13 @@ class DrawnFaces(LazyModel):
         return _distinct(faces)
 
     def embed(self, image: np.ndarray, landmarks: np.ndarray | None) -> np.ndarray:
-        """The identity embedding, (512,), of length 1, of the face at `landmarks`; of the aligned image if None."""
+        """Return the embedding, (512,), of length 1, of the face at `landmarks`; of the aligned image if None."""
         if landmarks is not None:
             image = warp_picture(image, alignment(landmarks), (ALIGNED_SIZE, ALIGNED_SIZE), GREY)
         return F.normalize(self._look([as_view(image)])[1], dim=-1)[0].cpu().numpy()
 
     def parse(self, aligned: np.ndarray) -> np.ndarray:
-        """The component map of an aligned face (512, 512, 3), without what belongs to a neighbour."""
+        """Return the component map of an aligned face (512, 512, 3), without what belongs to a neighbour."""
         logits = self._look([as_view(aligned)])[0]
         small = logits[0].argmax(0).cpu().numpy()
         labels = blobs(small > 0)
@@ -85,14 +85,14 @@ class DrawnFaces(LazyModel):
 
     @torch.no_grad()
     def _look(self, views: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Logits (n, k, s, s) and identity embeddings (n, 512) of views (s, s, 3), uint8."""
+        """Compute logits (n, k, s, s) and identity embeddings (n, 512) of views (s, s, 3), uint8."""
         with self.in_use() as net:
             pixels = torch.from_numpy(np.stack(views)).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
             logits, embedding = net(pixels)
         return logits.float(), embedding.float()
 
     def _heads(self, views: list[np.ndarray]) -> list[list[tuple[np.ndarray, float]]]:
-        """Of each view its heads with eyes and a mouth: their own component map (s, s), and how sure it is."""
+        """Find each view's heads with eyes and a mouth: their own component map (s, s), and how sure it is."""
         if not views:
             return []
         probabilities, classes = self._look(views)[0].softmax(1).max(1)
@@ -112,7 +112,7 @@ class DrawnFaces(LazyModel):
 
 
 def face_landmarks(component_map: np.ndarray) -> np.ndarray | None:
-    """Eyes, nose and corners of the mouth of the one face in a component map (h, w), by where its components are.
+    """Find eyes, nose and corners of the mouth of the one face in a component map (h, w), by its components.
 
     Returns:
         x and y, left to right in the picture, (5, 2), in pixels; None without eyes or a mouth.
@@ -151,12 +151,12 @@ def blobs(shown: np.ndarray) -> np.ndarray:
 
 
 def as_view(aligned: np.ndarray) -> np.ndarray:
-    """An aligned face (512, 512, 3) as the network looks at it, (128, 128, 3), uint8."""
+    """Show an aligned face (512, 512, 3) as the network looks at it, (128, 128, 3), uint8."""
     return np.asarray(Image.fromarray(aligned).reduce(aligned.shape[0] // VIEW))
 
 
 def _squares(width: int, height: int) -> list[np.ndarray]:
-    """Left, top and side of the square around a picture, and if it is wide or high, of overlapping ones within it."""
+    """Return left, top and side of the square around a picture, and of overlapping ones in a wide or high one."""
     long, short = max(width, height), min(width, height)
     squares = [np.array([(width - long) / 2, (height - long) / 2, long])]
     count = round(2 * long / short) - 1
@@ -167,7 +167,7 @@ def _squares(width: int, height: int) -> list[np.ndarray]:
 
 
 def _view(picture: Image.Image, frame: np.ndarray) -> np.ndarray:
-    """A square of a picture as a view (s, s, 3); grey where the picture ends.
+    """Cut a square of a picture as a view (s, s, 3); grey where the picture ends.
 
     Args:
         frame: Left, top and side of the square, in pixels.
@@ -184,7 +184,7 @@ def _view(picture: Image.Image, frame: np.ndarray) -> np.ndarray:
 
 
 def _around(head: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """The square of the picture in which a head that was found in the view of `frame` is as large as in training."""
+    """Find the square in which a head that was found in the view of `frame` is as large as in training."""
     left, top, right, bottom = _extent(_face_of(head))
     side = max(right - left, bottom - top) / _FACE
     corner = np.array([left + right - side, top + bottom - side]) / 2
@@ -192,7 +192,7 @@ def _around(head: np.ndarray, frame: np.ndarray) -> np.ndarray:
 
 
 def _to_picture(points: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """From the pixels of the view of `frame` to those of the picture, both counted from a pixel's middle."""
+    """Map pixels of the view of `frame` to those of the picture, both counted from a pixel's middle."""
     return (points + 0.5) * frame[2] / VIEW + frame[:2] - 0.5
 
 
@@ -201,7 +201,7 @@ def _face_of(head: np.ndarray) -> np.ndarray:
 
 
 def _opened(shown: np.ndarray) -> np.ndarray:
-    """A mask (h, w) without what is less than three pixels wide."""
+    """Remove what is less than three pixels wide from a mask (h, w)."""
     mask = torch.from_numpy(shown)[None].float()
     eroded = -F.max_pool2d(-mask, 3, stride=1, padding=1)
     return F.max_pool2d(eroded, 3, stride=1, padding=1)[0].numpy() > 0
@@ -213,7 +213,7 @@ def _extent(shown: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _pixels(shown: np.ndarray) -> np.ndarray:
-    """x and y of the pixels of a mask, (n, 2)."""
+    """Return x and y of the pixels of a mask, (n, 2)."""
     return np.argwhere(shown)[:, ::-1].astype(np.float64)
 
 
@@ -222,7 +222,7 @@ def _share_of_middle(found: tuple[np.ndarray, float]) -> int:
 
 
 def _distinct(faces: list[DetectedFace]) -> list[DetectedFace]:
-    """The surest of those of which one has its nose within another: parts of one head, or two heads in one."""
+    """Keep the surest of those of which one has its nose within another: parts of one head, or two heads in one."""
     kept: list[DetectedFace] = []
     for face in sorted(faces, key=lambda face: -face.score):
         if not any(_holds(face, other) or _holds(other, face) for other in kept):

@@ -1,5 +1,5 @@
-"""What the conditioning sees drawn people by: a network that finds, parses and recognises a face in a photo, and the
-sizes of the vision model that looks at its components. The judges share nothing with them."""
+"""The networks of the conditioning: one that finds, parses and recognises a face in a photo, and the sizes of the
+vision model that looks at its components."""
 
 # b batch · h w pixels · k classes of a component map · d channels
 
@@ -30,7 +30,7 @@ class FaceNet(ModelMixin, ConfigMixin):
         self.embedding = nn.Linear(widths[-1] + widths[-2], dim)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at photos.
+        """Parse and embed photos.
 
         Args:
             images: (b, 3, size, size), -1 to 1.
@@ -52,7 +52,7 @@ class FaceNet(ModelMixin, ConfigMixin):
 
 
 def vision_config() -> CLIPVisionConfig:
-    """The vision model that sees one component at a time, alone on white: transformers'
+    """Configure the vision model that sees one component at a time, alone on white: transformers'
     `CLIPVisionModelWithProjection` at small sizes."""
     return CLIPVisionConfig(
         image_size=48,

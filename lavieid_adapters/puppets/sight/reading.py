@@ -60,7 +60,7 @@ def reading_parts(
 def aligned_components(
     image: np.ndarray, component_map: np.ndarray, landmarks: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, dict[str, str], np.ndarray]:
-    """What the face processor makes of a photo, with a component map and landmarks that are known.
+    """Return what the face processor makes of a photo, given a component map and landmarks that are known.
 
     Args:
         image: The photo, (h, w, 3), uint8, RGB.

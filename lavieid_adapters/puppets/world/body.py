@@ -12,7 +12,7 @@ from .shapes import coverage, smooth_max, smooth_min, smoothstep
 
 
 def paint_body(canvas: Canvas, head: Head, r: Tensor) -> None:
-    """The neck, and clothes with a collar or a pattern.
+    """Paint the neck, and clothes with a collar or a pattern.
 
     Args:
         canvas: What to paint on.

@@ -15,7 +15,7 @@ BROWS_LABEL = 1
 
 
 def paint_brows(canvas: Canvas, head: Head, tracks: Tracks) -> None:
-    """Both brows."""
+    """Paint both brows."""
     look, trait = head.look, head.look.trait
     pose, side = head.pose.both_sides()
     raised, frown = (torch.cat([t, t], 1).expand(-1, side.shape[1], 1, 1) for t in (tracks.raised, tracks.frown))
@@ -37,7 +37,7 @@ def paint_brows(canvas: Canvas, head: Head, tracks: Tracks) -> None:
 
 
 def paint_glasses(canvas: Canvas, head: Head) -> None:
-    """Glasses, of those who wear them."""
+    """Paint the glasses of those who wear them."""
     look, trait = head.look, head.look.trait
     square = look.is_style("glasses", "square")
     worn = square + look.is_style("glasses", "round")

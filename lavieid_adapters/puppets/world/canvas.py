@@ -51,7 +51,7 @@ class Canvas:
             self.labels.masked_fill_(coverage > 0.5, label)
 
     def view(self, bounds: Bounds) -> "Canvas":
-        """The part within bounds, as a canvas of views: what is painted there is painted here."""
+        """Return the part within bounds, as a canvas of views: what is painted there is painted here."""
         rows, columns = slice(bounds.top, bounds.bottom), slice(bounds.left, bounds.right)
         return Canvas(
             self.colour[..., rows, columns],
@@ -63,7 +63,7 @@ class Canvas:
         )
 
     def copy(self) -> "Canvas":
-        """The same canvas in memory of its own, which windows need."""
+        """Return the same canvas in contiguous memory, which windows need."""
         return Canvas(self.colour.contiguous(), self.labels.contiguous(), self.x, self.y, self.size, self.origin)
 
     def restore(self, copy: "Canvas") -> None:
@@ -72,7 +72,7 @@ class Canvas:
         self.labels.copy_(copy.labels)
 
     def window(self, x: Tensor, y: Tensor, wide: float, high: float) -> "Window":
-        """A part of each frame.
+        """Open a part of each frame.
 
         Args:
             x, y: (n, k f, 1, 1), where its centre should be; it is moved to lie within the picture. With k = 2 there
@@ -113,7 +113,7 @@ class Window(Canvas):
         return cls(whole, index, (height, width), x, y)
 
     def part(self, field: Tensor) -> Tensor:
-        """The window's part of a field (n, f, h, w) of the whole canvas."""
+        """Cut the window's part out of a field (n, f, h, w) of the whole canvas."""
         n, f = field.shape[:2]
         flat = field.reshape(n, f, -1)
         halves = [flat.gather(2, half) for half in self.index.split(f, 1)]
@@ -144,9 +144,9 @@ class Window(Canvas):
 
 
 def seen(amount: Tensor) -> bool:
-    """Whether any of it is not 0, so that it must be painted.
+    """Return whether any of it is not 0, so that it must be painted.
 
-    It is assumed so where a look at it would wait for a GPU, or would break a compiled function in two: to paint what
+    True is assumed where a look at it would wait for a GPU, or would break a compiled function in two: to paint what
     covers nothing changes nothing.
 
     Args:

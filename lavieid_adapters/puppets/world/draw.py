@@ -197,8 +197,10 @@ def _draw(
 
 
 def _bounds(pose: HeadPose, look: Look, size: int) -> tuple[Bounds, Bounds]:
-    """The parts of the picture that hold all frames' heads, and their bodies. On a GPU both are the whole picture: to
-    know better would mean to wait for it."""
+    """Bound the parts of the picture that hold all frames' heads, and their bodies.
+
+    On a GPU both are the whole picture: to know better would mean to wait for it.
+    """
     whole = Bounds(0, 0, size, size)
     if pose.x.is_cuda or torch.compiler.is_compiling():
         return whole, whole
@@ -251,7 +253,7 @@ def _prompts(prompts: Tensor | None, r: Tensor, n: int) -> Tensor:
 
 
 def _in_parts(part: Callable[[slice], tuple[Tensor, ...]], n: int, device: torch.device) -> list[Tensor]:
-    """What a function draws of 0 to n - 1, joined: on a CPU a few at a time, whose frames fill the cache; on a GPU
+    """Join what a function draws of 0 to n - 1: on a CPU a few at a time, whose frames fill the cache; on a GPU
     many."""
     step = _AT_ONCE_CPU if device.type == "cpu" else _AT_ONCE
     slices = [slice(i, min(i + step, n)) for i in range(0, n, step)]

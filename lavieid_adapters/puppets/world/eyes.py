@@ -14,11 +14,11 @@ EYES_LABEL = 2
 
 
 def paint_eyes(canvas: Canvas, head: Head, tracks: Tracks) -> None:
-    """Both eyes.
+    """Paint both eyes.
 
     Args:
         canvas: What to paint on.
-        head: Whose eyes they are.
+        head: The head that has them.
         tracks: How far they are open and where they look.
     """
     look, trait = head.look, head.look.trait

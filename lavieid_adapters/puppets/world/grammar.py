@@ -1,4 +1,4 @@
-"""What is said of a clip: its scene, its motion and the expression, and never who it shows."""
+"""Captions: a clip's scene, motion and expression in words, and never who it shows."""
 
 import re
 
@@ -43,7 +43,7 @@ WORDINGS = (
 
 
 def caption(scene: int, motion: int, expression: int, wording: int = 0) -> str:
-    """The caption of a clip.
+    """Write the caption of a clip.
 
     Args:
         scene: Number of one of SCENES.
@@ -73,7 +73,7 @@ def caption(scene: int, motion: int, expression: int, wording: int = 0) -> str:
 
 
 def prompt_ids(text: str) -> tuple[int, int, int]:
-    """What a caption says: the inverse of `caption`, whatever the order and the case of its phrases.
+    """Read what a caption says: the inverse of `caption`, whatever the order and the case of its phrases.
 
     Args:
         text: A caption.

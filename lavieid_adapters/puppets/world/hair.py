@@ -17,13 +17,13 @@ _MARGIN = 0.08  # around the head with its hair and ears, for soft edges
 
 
 def hair_end(look: Look) -> Tensor:
-    """How far down from the middle of the head the hair goes: (n, 1, 1, 1)."""
+    """Return how far down from the middle of the head the hair goes: (n, 1, 1, 1)."""
     end = hair_shapes(look.choice("hair_style"))["end"]
     return end + look.trait["hair_length"] * torch.where(end > 0.3, 1.2, 0.5)
 
 
 def head_extent(look: Look) -> tuple[Tensor, Tensor, Tensor]:
-    """How far the head, with all that is on it, may reach to the sides, up and down: (n, 1, 1, 1) each."""
+    """Bound how far the head, with all that is on it, reaches to the sides, up and down: (n, 1, 1, 1) each."""
     trait, shape = look.trait, hair_shapes(look.choice("hair_style"))
     volume = trait["hair_volume"] + shape["volume"] + shape["curl"] + _MARGIN
     ears = trait["head_width"] + trait["ear_size"] + _MARGIN
@@ -83,7 +83,7 @@ class Hair:
         self.lit = smoothstep(-0.35, 0.85, fx.mul_(light.x).add_(fy.mul_(light.y)).add_(near.mul_(light.z)))
 
     def paint_back(self, canvas: Canvas) -> None:
-        """Behind the neck and the body: the far side, a bun, a tail."""
+        """Paint what is behind the neck and the body: the far side, a bun, a tail."""
         shape, pose, look = self.shape, self.head.pose, self.look
         u, v = self.head.u, self.head.v
         hair = look.hair * (0.5 * look.light.shadow + 0.5)
@@ -101,14 +101,14 @@ class Hair:
         canvas.paint(blob, torch.lerp(look.hair * 1.04, hair * 0.70, rounded[:, None]), HAIR_LABEL)
 
     def paint_shadow(self, canvas: Canvas) -> None:
-        """What the hair casts on the forehead and the temples."""
+        """Paint the shadow that the hair casts on the forehead and the temples."""
         if not seen(self.shape["casts"]):
             return
         shade = (1.0 + self.opening / 0.16).clamp_(0.0, 1.0).mul_(self.head.coverage).mul_(0.30 * self.shape["casts"])
         canvas.paint(shade, self.look.skin * self.look.light.shadow * 0.62)
 
     def paint_front(self, canvas: Canvas) -> None:
-        """Over the head: all of it but the opening for the face."""
+        """Paint what is over the head: all of it but the opening for the face."""
         if not seen(self.shape["dense"]):
             return
         look = self.look

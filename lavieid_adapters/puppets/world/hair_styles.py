@@ -80,7 +80,7 @@ _TABLE = [list((_PLAIN | _STYLES[name]).values()) for name in _CHOICES]
 
 
 def hair_shapes(choices: Tensor) -> dict[str, Tensor]:
-    """The numbers of people's hair styles.
+    """Look up the numbers of people's hair styles.
 
     Args:
         choices: (n,) int64, numbers of the style "hair_style".

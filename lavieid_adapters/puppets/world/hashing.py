@@ -11,7 +11,7 @@ _MASK = 0xFFFFFFFF
 
 
 def as_seeds(seeds: Sequence[int] | Tensor, device: torch.device | str) -> Tensor:
-    """Seeds as a tensor on a device.
+    """Check seeds, and put them on a device.
 
     Args:
         seeds: (n,) whole numbers, none negative.
@@ -42,7 +42,7 @@ def as_seeds(seeds: Sequence[int] | Tensor, device: torch.device | str) -> Tenso
 
 
 def uniform(seeds: Tensor, count: int, stream: int) -> Tensor:
-    """Independent numbers, uniform in 0..1, for each seed.
+    """Draw independent numbers, uniform in 0..1, for each seed.
 
     Args:
         seeds: (n,) int64.

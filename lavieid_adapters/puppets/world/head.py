@@ -44,12 +44,12 @@ class Head:
         self.lit = smoothstep(-0.25, 0.75, fx.mul_(light.x).add_(fy.mul_(light.y)).add_(near.mul_(light.z)))
 
     def face_depth(self, x: Tensor | float, y: Tensor | float) -> Tensor:
-        """How far before the middle of the head the face is at (x, y) of the head's own coordinates."""
+        """Return how far before the head's middle the face is at (x, y) of the head's own coordinates."""
         width = self.look.trait["head_width"]
         return _DEPTH * (1.0 - 0.8 * (x / width) ** 2 - 0.30 * (y * y)).clamp(min=0.05).sqrt()
 
     def paint_ears(self, canvas: Canvas, over: bool) -> None:
-        """Both ears.
+        """Paint both ears.
 
         Args:
             canvas: What to paint on.
@@ -76,6 +76,6 @@ class Head:
         window.close()
 
     def paint_skin(self, canvas: Canvas) -> None:
-        """The face as one lit surface."""
+        """Paint the face as one lit surface."""
         skin = self.look.skin
         canvas.paint(self.coverage, torch.lerp(skin * self.look.light.shadow, skin, self.lit[:, None]), SKIN_LABEL)

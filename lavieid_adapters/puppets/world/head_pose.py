@@ -1,4 +1,4 @@
-"""Where points of a turned head are in the picture, and which point a pixel shows."""
+"""The turned head: places of its points in the picture, and the point that a pixel shows."""
 
 from typing import NamedTuple
 
@@ -42,29 +42,29 @@ class HeadPose:
         self._sides = None
 
     def plane(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """(u, v) of points of the picture."""
+        """Map points of the picture to (u, v)."""
         dx, dy = (x - self.x) / self.scale, (y - self.y) / self.scale
         return dx * self.cos_roll + dy * self.sin_roll, dy * self.cos_roll - dx * self.sin_roll
 
     def picture(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """(x, y) of points of the plane: the inverse of `plane`."""
+        """Map points of the plane to (x, y): the inverse of `plane`."""
         x = self.x + self.scale * (u * self.cos_roll - v * self.sin_roll)
         return x, self.y + self.scale * (u * self.sin_roll + v * self.cos_roll)
 
     def turned(self, x: Tensor | float, y: Tensor | float, z: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
-        """A direction of the head's own coordinates as seen: right, down, towards the camera."""
+        """Turn a direction of the head's own coordinates: right, down and towards the camera, as seen."""
         right = x * self.cos_yaw + z * self.sin_yaw
         ahead = z * self.cos_yaw - x * self.sin_yaw
         return right, y * self.cos_pitch - ahead * self.sin_pitch, ahead * self.cos_pitch + y * self.sin_pitch
 
     def unturned(self, right: Tensor, down: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
-        """The inverse of `turned`, of which only right and down are asked for."""
+        """Invert `turned`, and return right and down alone."""
         y = torch.addcmul(down * self.cos_pitch, near, self.sin_pitch)
         ahead = torch.addcmul(near * self.cos_pitch, down, -self.sin_pitch)
         return torch.addcmul(right * self.cos_yaw, ahead, -self.sin_yaw), y
 
     def place(self, x: Tensor | float, y: Tensor | float, z: Tensor | float) -> Place:
-        """A point of the face in the picture; z is its height over the plane through the middle of the head."""
+        """Place a point of the face in the picture; z is its height over the plane through the middle of the head."""
         u, v, depth = self.turned(x, y, z)
         near = 1.0 + _PERSPECTIVE * depth
         # A patch at (x, z) looks to the side by that angle: its width goes with the cosine of it and the yaw together.
@@ -73,7 +73,7 @@ class HeadPose:
         return Place(u * near, v * near, wide, high, depth)
 
     def both_sides(self) -> tuple["HeadPose", Tensor]:
-        """The poses for what there is on each side of the face, and the sides.
+        """Double the poses for what there is on each side of the face.
 
         Returns:
             Poses of 2 f frames, the f frames twice; and (1, 2 f, 1, 1), -1 for the first f of them and 1 for the rest.

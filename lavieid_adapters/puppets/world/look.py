@@ -1,4 +1,4 @@
-"""What the brushes need to know of people and of the light: traits and colours, ready to be broadcast over frames."""
+"""Traits and colours of people under a light, ready to be broadcast over frames."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ _STYLE = {style.name: (i, style.choices) for i, style in enumerate(STYLES)}
 
 @dataclass(frozen=True)
 class Light:
-    """Where the light comes from and its colour.
+    """The light: its direction and its colour.
 
     Attributes:
         x, y, z: (n, 1, 1, 1), of a vector of length 1: right, down, towards the camera.
@@ -30,7 +30,7 @@ class Light:
     shadow: Tensor
 
     def __getitem__(self, some: slice) -> "Light":
-        """The light of some of the people."""
+        """Return the light of some of the people."""
         return Light(**{name: value[some] for name, value in vars(self).items()})
 
 
@@ -63,18 +63,18 @@ class Look:
         self.dark = self.lit(skin.new_tensor([[0.13, 0.09, 0.09]]))
 
     def lit(self, colour: Tensor) -> Tensor:
-        """A colour (n, 3) under the light: (n, 3, 1, 1, 1)."""
+        """Light a colour (n, 3): (n, 3, 1, 1, 1)."""
         return colour[:, :, None, None, None] * self.light.colour
 
     def choice(self, name: str) -> Tensor:
-        """The number of a style's choice: (n,) int64."""
+        """Return the number of a style's choice: (n,) int64."""
         return self.styles[:, _STYLE[name][0]]
 
     def is_style(self, name: str, choice: str) -> Tensor:
-        """Whether a style is this choice: (n, 1, 1, 1), 0 or 1."""
+        """Return whether a style is this choice: (n, 1, 1, 1), 0 or 1."""
         number = _STYLE[name][1].index(choice)
         return (self.choice(name) == number).to(torch.float32)[:, None, None, None]
 
     def tinted(self, red: float, green: float, blue: float) -> Tensor:
-        """The skin's colour, each channel by a factor."""
+        """Return the skin's colour, each channel times a factor."""
         return self.skin * self.skin.new_tensor([red, green, blue]).view(1, 3, 1, 1, 1)

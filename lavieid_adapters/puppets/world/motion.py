@@ -1,4 +1,4 @@
-"""How a head moves, blinks, speaks and feels over a clip, as smooth functions of time."""
+"""Movement, blinks, speech and expression of a head over a clip, as smooth functions of time."""
 
 import math
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _EXPRESSION = {
 
 @dataclass(frozen=True)
 class Tracks:
-    """What changes over time.
+    """All that changes over time.
 
     Attributes:
         yaw, pitch, roll: Radians; positive turns to the right of the picture, looks up, tilts clockwise.
@@ -53,7 +53,7 @@ class Tracks:
     time: Tensor
 
     def __getitem__(self, some: slice) -> "Tracks":
-        """The tracks of some of the clips."""
+        """Return the tracks of some of the clips."""
         return Tracks(**{name: value[some] if len(value) > 1 else value for name, value in vars(self).items()})
 
 
@@ -63,7 +63,7 @@ def _expressions(numbers: Tensor) -> tuple[Tensor, ...]:
 
 
 def clip_tracks(r: Tensor, motion: Tensor, expression: Tensor, frames: int, fps: float, seconds: float) -> Tracks:
-    """The movement of clips.
+    """Move the heads of clips.
 
     Args:
         r: (n, >= 24) random numbers in 0..1.
@@ -139,7 +139,7 @@ def clip_tracks(r: Tensor, motion: Tensor, expression: Tensor, frames: int, fps:
 
 
 def photo_tracks(r: Tensor) -> Tracks:
-    """The pose of reference photos: towards the camera within 25 degrees, neutral or smiling.
+    """Pose the heads of reference photos: towards the camera within 25 degrees, neutral or smiling.
 
     Args:
         r: (n, >= 10) random numbers in 0..1.

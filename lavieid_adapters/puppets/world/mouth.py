@@ -13,7 +13,7 @@ MOUTH_LABEL = 3
 
 
 def paint_mouth(canvas: Canvas, head: Head, tracks: Tracks) -> None:
-    """The mouth in a window around it."""
+    """Paint the mouth in a window around it."""
     look, pose, trait = head.look, head.pose, head.look.trait
     level = trait["mouth_level"]
     place = pose.place(0.0, level, head.face_depth(0.0, level) + 0.03)

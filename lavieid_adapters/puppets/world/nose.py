@@ -13,7 +13,7 @@ _HEIGHT = 0.15  # of the tip over the face
 
 
 def paint_nose(canvas: Canvas, head: Head) -> None:
-    """The nose in a window around it."""
+    """Paint the nose in a window around it."""
     look, pose, trait = head.look, head.pose, head.look.trait
     root_y = trait["eye_level"] + 0.03
     tip_y = root_y + trait["nose_length"]

@@ -52,7 +52,7 @@ CLOTHES = (
 
 
 def ramp(table: tuple[tuple[int, int, int], ...], t: Tensor) -> Tensor:
-    """The colours at t (n,), 0 the first of the table, 1 the last, mixed of the two nearest in between: (n, 3)."""
+    """Mix the colours at t (n,), 0 the first of the table, 1 the last, of the two nearest: (n, 3)."""
     colours = torch.tensor(table, device=t.device, dtype=torch.float32) / 255.0
     steps = torch.arange(len(table), device=t.device, dtype=torch.float32)
     weights = (1.0 - (t[:, None] * (len(table) - 1) - steps).abs()).clamp(min=0.0)
@@ -60,11 +60,11 @@ def ramp(table: tuple[tuple[int, int, int], ...], t: Tensor) -> Tensor:
 
 
 def one_of(table: tuple[tuple[int, int, int], ...], t: Tensor) -> Tensor:
-    """The colour of the table that t (n,) in 0..1 falls on: (n, 3)."""
+    """Pick the colour of the table that t (n,) in 0..1 falls on: (n, 3)."""
     colours = torch.tensor(table, device=t.device, dtype=torch.float32) / 255.0
     return colours[(t * len(table)).to(torch.int64).clamp(0, len(table) - 1)]
 
 
 def rgb(red: int, green: int, blue: int, device: torch.device | str) -> Tensor:
-    """One colour as (1, 3, 1, 1, 1), to be broadcast over frames."""
+    """Return one colour as (1, 3, 1, 1, 1), to be broadcast over frames."""
     return torch.tensor([red, green, blue], device=device, dtype=torch.float32).view(1, 3, 1, 1, 1) / 255.0

@@ -1,4 +1,4 @@
-"""Work on several cores of a CPU, one piece a thread."""
+"""Work on several cores of a CPU, one piece a thread; it knows nothing of what is drawn."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Who is drawn: a person is a row of continuous parameters and of discrete styles, all visible."""
+"""People: each a row of continuous parameters and of discrete styles, all visible."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,7 +138,7 @@ class People:
         return len(self.values)
 
     def __getitem__(self, index: int | slice | Tensor) -> "People":
-        """Some of the people, as People; a number gives one person."""
+        """Return some of the people, as People; a number gives one person."""
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"Person {index} of {len(self)} people.")
@@ -147,25 +147,25 @@ class People:
         return People(self.values[index], self.styles[index])
 
     def to(self, device: torch.device | str) -> "People":
-        """The same people on another device."""
+        """Return the same people on another device."""
         return People(self.values.to(device), self.styles.to(device))
 
     def trait(self, name: str) -> Tensor:
-        """One parameter as it is drawn: (n,) float32 in its low..high."""
+        """Return one parameter as it is drawn: (n,) float32 in its low..high."""
         for i, parameter in enumerate(PARAMETERS):
             if parameter.name == name:
                 return parameter.low + (parameter.high - parameter.low) * self.values[:, i]
         raise ValueError(f"There is no parameter {name!r}; choose one of {', '.join(p.name for p in PARAMETERS)}.")
 
     def style(self, name: str) -> Tensor:
-        """One style: (n,) int64, the number of its choice."""
+        """Return one style: (n,) int64, the number of its choice."""
         for i, style in enumerate(STYLES):
             if style.name == name:
                 return self.styles[:, i]
         raise ValueError(f"There is no style {name!r}; choose one of {', '.join(s.name for s in STYLES)}.")
 
     def with_component(self, name: str, other: "People") -> "People":
-        """These people with one facial component of others.
+        """Return these people with one facial component of others.
 
         Args:
             name: One of FACIAL_COMPONENTS.
@@ -187,7 +187,7 @@ class People:
         return People(values, styles)
 
     def mix(self, **components: "People") -> "People":
-        """These people with several components of others, as in `a.mix(eyes=b, hair=c)`; see `with_component`."""
+        """Return these people with several components of others, as in `a.mix(eyes=b, hair=c)`."""
         mixed = self
         for name, other in components.items():
             mixed = mixed.with_component(name, other)
@@ -195,7 +195,7 @@ class People:
 
 
 def people(seeds: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> People:
-    """The people of some seeds; a seed is the same person in every batch and on every device.
+    """Return the people of some seeds; a seed is the same person in every batch and on every device.
 
     Args:
         seeds: (n,) whole numbers, of TRAINING_PEOPLE or TEST_PEOPLE.

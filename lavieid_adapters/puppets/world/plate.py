@@ -34,46 +34,46 @@ class Plate:
         self.colour = torch.zeros(len(r), 3, height, width, **steps)
 
     def random(self, number: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """One of the clips' random numbers, scaled: (n, 1, 1)."""
+        """Return one of the clips' random numbers, scaled: (n, 1, 1)."""
         return self._numbers[number % len(self._numbers)] * (high - low) + low
 
     def rgb(self, colour: Colour) -> Tensor:
-        """A colour of 0..255 as a tensor that broadcasts to (n, 3, h, w)."""
+        """Return a colour of 0..255 as a tensor that broadcasts to (n, 3, h, w)."""
         if isinstance(colour, Tensor):
             return colour
         return _rgb(colour, self.r.device)
 
     def blend(self, first: Colour, second: Colour, t: Tensor) -> Tensor:
-        """A colour between two, t (n, 1, 1) or (n, h, w) from 0 to 1."""
+        """Mix two colours by t, (n, 1, 1) or (n, h, w) from 0 to 1."""
         return torch.lerp(self.rgb(first), self.rgb(second), t[:, None])
 
     def fill(self, top: Colour, bottom: Colour, low: float = -0.56, high: float = 0.56) -> None:
-        """A gradient over the whole plate, from the row `low` to the row `high`."""
+        """Paint a gradient over the whole plate, from the row `low` to the row `high`."""
         t = ((self.y - low) / (high - low)).clamp(0.0, 1.0)
         self.colour.copy_(torch.lerp(self.rgb(top), self.rgb(bottom), t[:, None]).expand_as(self.colour))
 
     def paint(self, distance: Tensor, colour: Colour, alpha: float | Tensor = 1.0, soft: float = 1.0) -> None:
-        """A shape of a signed distance (n, h, w) over the plate; `soft` widens its edge."""
+        """Paint a shape of a signed distance (n, h, w); `soft` widens its edge."""
         self.colour.lerp_(self.rgb(colour), (coverage(distance, self.pixel * soft) * alpha)[:, None])
 
     def rectangle(self, x: float | Tensor, y: float | Tensor, width: float | Tensor, height: float | Tensor) -> Tensor:
-        """Distance of an upright rectangle with its middle at (x, y)."""
+        """Return the distance of an upright rectangle with its middle at (x, y)."""
         return torch.maximum((self.x - x).abs() - 0.5 * width, (self.y - y).abs() - 0.5 * height)
 
     def disc(
         self, x: float | Tensor, y: float | Tensor, rx: float | Tensor, ry: float | Tensor | None = None
     ) -> Tensor:
-        """Distance, roughly, of an ellipse with its middle at (x, y)."""
+        """Return the distance, roughly, of an ellipse with its middle at (x, y)."""
         ry = rx if ry is None else ry
         dx, dy = (self.x - x) / rx, (self.y - y) / ry
         return ((dx * dx + dy * dy).sqrt() - 1.0) * 0.5 * (rx + ry)
 
     def below(self, line: float | Tensor) -> Tensor:
-        """Distance of all that lies below a line (n, 1, w) or a height."""
+        """Return the distance of all that lies below a line (n, 1, w) or a height."""
         return line - self.y
 
     def glow(self, x: float | Tensor, y: float | Tensor, radius: float | Tensor, colour: Colour, alpha: float) -> None:
-        """Light that fades from (x, y) to a radius."""
+        """Paint light that fades from (x, y) to a radius."""
         dx, dy = (self.x - x) / radius, (self.y - y) / radius
         t = (1.0 - (dx * dx + dy * dy)).clamp(min=0.0)
         self.colour.lerp_(self.rgb(colour), (alpha * t * t)[:, None])

@@ -55,7 +55,7 @@ class Backdrop:
     moving: bool
 
     def frames(self, time: Tensor, x: Tensor, size: int) -> Tensor:
-        """The background of each frame.
+        """Cut the background of each frame out of the plate.
 
         Args:
             time: (n, f, 1, 1) seconds.
@@ -84,7 +84,7 @@ class Backdrop:
 
 
 def scene_backdrop(scenes: list[int], r: Tensor, size: int) -> Backdrop:
-    """The backgrounds of clips.
+    """Paint the backgrounds of clips.
 
     Args:
         scenes: n numbers of SCENES.
@@ -108,7 +108,7 @@ def scene_backdrop(scenes: list[int], r: Tensor, size: int) -> Backdrop:
 
 
 def photo_backdrop(r: Tensor, size: int) -> tuple[Backdrop, Light]:
-    """The backgrounds and the light of photos.
+    """Paint the backgrounds of photos, and light them.
 
     Args:
         r: (n, >= 32) random numbers in 0..1.
@@ -126,7 +126,7 @@ def photo_backdrop(r: Tensor, size: int) -> tuple[Backdrop, Light]:
 
 
 def scene_light(scenes: Tensor, r: Tensor) -> Light:
-    """The light of clips.
+    """Light clips by their scenes.
 
     Args:
         scenes: (n,) int64.

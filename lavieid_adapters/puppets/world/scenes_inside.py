@@ -26,7 +26,7 @@ def _colours(table, t: Tensor) -> Tensor:
 
 
 def _books(p: Plate, y: float, height: float, x: Tensor | float, width: Tensor | float, phase: Tensor) -> None:
-    """A row of books that stand on the line y, of many colours and heights."""
+    """Paint a row of books that stand on the line y, of many colours and heights."""
     number = ((p.x - x) / 0.042).expand(len(p.r), -1, -1)
     k = number.floor()
     tall = height * (0.74 + 0.24 * torch.sin(k * 4.1 + phase * 7.0).abs())
@@ -53,7 +53,7 @@ def _window(p: Plate, x: Tensor, y: float, width: float, height: float, day: Ten
 
 
 def office(p: Plate) -> None:
-    """A window, a shelf with binders, a picture, a desk with a lamp."""
+    """Paint a window, a shelf with binders, a picture, a desk with a lamp."""
     wall = _colours(_WALLS, p.r[:, 0])
     p.fill(wall * 1.02, wall * 0.86)
     flip = torch.where(p.random(1) < 0.5, -1.0, 1.0)
@@ -78,7 +78,7 @@ def office(p: Plate) -> None:
 
 
 def library(p: Plate) -> None:
-    """Shelves full of books, an arch with a lamp."""
+    """Paint shelves full of books, an arch with a lamp."""
     wood = p.blend((104, 66, 46), (130, 82, 50), p.random(0))
     p.fill(wood * 0.82, wood * 0.56)
     for i, y in enumerate((-0.33, -0.11, 0.11, 0.33)):
@@ -96,7 +96,7 @@ def library(p: Plate) -> None:
 
 
 def kitchen(p: Plate) -> None:
-    """Tiles, cupboards, a window, pots and a hanging lamp."""
+    """Paint tiles, cupboards, a window, pots and a hanging lamp."""
     p.fill((240, 232, 216), (226, 214, 196))
     tone = p.blend((214, 232, 232), (240, 222, 206), p.random(0))
     across, down = (p.x / 0.10).expand(len(p.r), -1, -1), (p.y / 0.10).expand(len(p.r), -1, -1)
@@ -131,7 +131,7 @@ def kitchen(p: Plate) -> None:
 
 
 def studio(p: Plate) -> None:
-    """A plain gradient with a glow behind the head, or discs of light out of focus."""
+    """Paint a plain gradient with a glow behind the head, or discs of light out of focus."""
     colour = _colours(_STUDIO, p.r[:, 0])
     p.fill(colour * 0.92, colour * 0.66)
     p.glow(p.random(1, -0.25, 0.25), -0.05, p.random(2, 0.6, 0.8), (colour * 1.28).clamp(max=1.0), 0.8)

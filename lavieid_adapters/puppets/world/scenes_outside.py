@@ -17,7 +17,7 @@ def _cloud(p: Plate, x, y, size, colour, alpha=0.95) -> None:
 
 
 def park(p: Plate) -> None:
-    """Lawn, trees, a path, sun and clouds."""
+    """Paint lawn, trees, a path, sun and clouds."""
     p.fill((96, 176, 236), (206, 234, 248), -0.56, 0.1)
     sun_x = p.random(0, -0.5, 0.5)
     p.glow(sun_x, -0.36, 0.42, (255, 246, 200), 0.75)
@@ -41,7 +41,7 @@ def park(p: Plate) -> None:
 
 
 def beach(p: Plate) -> None:
-    """Sea and sand, a sun, a sail, a palm or an umbrella."""
+    """Paint sea and sand, a sun, a sail, a palm or an umbrella."""
     dusk = (p.random(0) > 0.7).to(torch.float32)
     p.fill((80, 176, 232), (198, 238, 246), -0.56, 0.02)
     p.colour.lerp_(p.rgb((250, 176, 128)), (0.62 * dusk * (0.6 + p.y).clamp(0.0, 1.0))[:, None])
@@ -78,7 +78,7 @@ def beach(p: Plate) -> None:
 
 
 def street(p: Plate) -> None:
-    """Houses at night with lit windows, a moon, stars and lamps."""
+    """Paint houses at night with lit windows, a moon, stars and lamps."""
     p.fill((16, 20, 52), (66, 52, 104), -0.56, 0.25)
     moon = p.random(0, -0.5, 0.5)
     p.glow(moon, -0.40, 0.28, (170, 180, 230), 0.5)
@@ -107,7 +107,7 @@ def street(p: Plate) -> None:
 
 
 def mountains(p: Plate) -> None:
-    """Snowy peaks, firs and a pale sky."""
+    """Paint snowy peaks, firs and a pale sky."""
     p.fill((110, 168, 222), (226, 238, 248), -0.56, 0.15)
     p.glow(p.random(0, -0.5, 0.5), -0.42, 0.5, (255, 250, 232), 0.7)
     for i, (x, width, far) in enumerate(((-0.36, 0.62, 1.0), (0.40, 0.66, 1.0), (0.04, 0.50, 0.0))):
@@ -138,7 +138,7 @@ def mountains(p: Plate) -> None:
 
 
 def desert(p: Plate) -> None:
-    """Dunes, mesas and cacti in a warm sky."""
+    """Paint dunes, mesas and cacti in a warm sky."""
     p.fill((246, 168, 108), (255, 226, 170), -0.56, 0.1)
     p.colour.lerp_(p.rgb((112, 178, 216)), ((p.random(0) < 0.5) * 0.8 * (0.3 - p.y).clamp(0.0, 1.0))[:, None])
     sun = p.random(1, -0.48, 0.48)

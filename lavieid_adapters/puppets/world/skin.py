@@ -1,4 +1,4 @@
-"""What the skin of a face shows: blush, freckles and a beard."""
+"""Blush, freckles and a beard: what lies on the skin that `head` paints, under the features."""
 
 import torch
 
@@ -10,7 +10,7 @@ from .shapes import bump, coverage, ellipse
 
 
 def paint_cheeks(canvas: Canvas, head: Head) -> None:
-    """Blush and freckles, in a window on each cheek."""
+    """Paint blush and freckles, in a window on each cheek."""
     look, trait = head.look, head.look.trait
     pose, side = head.pose.both_sides()
     x, y = side * (trait["head_width"] * 0.58), trait["eye_level"] + 0.34
@@ -32,7 +32,7 @@ def paint_cheeks(canvas: Canvas, head: Head) -> None:
 
 
 def paint_beard(canvas: Canvas, head: Head) -> None:
-    """Beard, stubble or moustache, within the outline of the head."""
+    """Paint beard, stubble or moustache, within the outline of the head."""
     look, pose, trait = head.look, head.pose, head.look.trait
     full, stubble = look.is_style("beard", "beard"), 0.28 * look.is_style("beard", "stubble")
     on_jaw, on_lip = full + stubble, full + stubble + look.is_style("beard", "moustache")
