@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavieid_adapters import LocalRouter
+from lavieid_adapters.models.folded_identity import FoldedIdentity, normalise
 from lavieid_adapters.models.layers import split_heads
-from lavieid_adapters.models.local_router import FoldedIdentity
 
 
 class UnroutedAttention(LocalRouter):
@@ -41,7 +41,7 @@ class UnroutedAttention(LocalRouter):
         onto: Tensor | None = None,
     ) -> Tensor:
         """As `LocalRouter.apply_folded`, for one strength of all components and the whole picture."""
-        x, attention = self._normalise(hidden_states), self.cross_attention
+        x, attention = normalise(hidden_states), self.cross_attention
         query = split_heads(F.linear(x, folded.query_weight), attention.num_heads)
         seen = folded.route_bias.repeat_interleave(self.config.tokens_per_component, dim=1)[:, None, None]
         bias = (folded.key_bias[:, :, None] + seen).clamp(min=torch.finfo(torch.float32).min)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ..models.checks import size
+from ..models.folded_identity import FoldedIdentity
 from ..models.layers import versions
-from ..models.local_router import FoldedIdentity, LocalRouter
+from ..models.local_router import LocalRouter
 from .regions import check_frames, token_regions
 
 
@@ -98,14 +99,17 @@ class Conditioning:
         return self._expanded[2]
 
     def fold(self, device: torch.device, dtype: torch.dtype) -> FoldedIdentity:
-        """Return the folded form of the identities, cached until weights or the activations' dtype or device change."""
+        """Return the folded form of the identities, cached until weights or the activations' dtype or device change.
+
+        While something wraps a layer of the router (LoRA), each call folds anew.
+        """
         sources = (self.tokens, *self.router.parameters())
         trains = torch.is_grad_enabled() and any(source.requires_grad for source in sources)
         key = (device, dtype)
         # Weights are not written to within a compiled forward, whose graph their version counters would break.
         compiling = torch.compiler.is_compiling()
         fits = self._kept is not None and self._kept_for == key and not trains
-        if fits and (compiling or self._made_of == versions(sources)):
+        if fits and (compiling or (self._made_of == versions(sources) and self.router.folds_alike())):
             return self._kept
         if self.router.device != device:
             self.router.to(device)

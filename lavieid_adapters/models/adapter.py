@@ -107,8 +107,11 @@ class Adapter(ModelMixin, ConfigMixin):
                 pointer = file.read(23) == b"version https://git-lfs"
             remedy = "It is a git-lfs pointer: run git lfs pull" if pointer else "Fetch or save it again"
             raise ValueError(f"'{folder / weights}' is damaged or no safetensors file ({error}). {remedy}.") from error
-        with torch.device("meta"):
-            adapter = cls.from_config(config)
+        try:
+            with torch.device("meta"):
+                adapter = cls.from_config(config)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"'{folder / CONFIG_NAME}' does not build a {cls.__name__}: {error}") from error
         expected = {name: list(tensor.shape) for name, tensor in adapter.state_dict().items()}
         if found != expected:
             shapes = [f"{k} {found[k]} for {expected[k]}" for k in found if k in expected and found[k] != expected[k]]

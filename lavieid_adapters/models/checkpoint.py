@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from diffusers.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
@@ -22,7 +22,7 @@ ADAPTERS: dict[str, type[Adapter]] = {"router": LocalRouter, "encoder": LocalFac
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint's card records besides the adapters' own configs.
+    """The record in a checkpoint's card: what belongs to the adapters besides their own configs.
 
     Attributes:
         base_model: Hub id, or path, of the model that the adapters were trained on.
@@ -52,7 +52,7 @@ class Metadata:
 
 
 def by_name(adapters: Adapter | Iterable[Adapter] | Mapping[str, Adapter]) -> dict[str, Adapter]:
-    """One adapter, several, or a mapping, as a mapping by the names of `ADAPTERS`.
+    """Return one adapter, several, or a mapping, as a mapping by the names of `ADAPTERS`.
 
     Raises:
         TypeError: If something else is among them.
@@ -75,7 +75,7 @@ def by_name(adapters: Adapter | Iterable[Adapter] | Mapping[str, Adapter]) -> di
 
 
 def load_folder(repo_or_folder: str | os.PathLike, torch_dtype=None, **kwargs) -> tuple[dict[str, Adapter], Metadata]:
-    """Load what adapters there are; of a Hub repo only their own files are fetched.
+    """Load the adapters that there are, and the card's record; of a Hub repo only their own files are fetched.
 
     Args:
         repo_or_folder: A Hub repo or a folder; of all adapters, or of one.
@@ -83,7 +83,7 @@ def load_folder(repo_or_folder: str | os.PathLike, torch_dtype=None, **kwargs) -
         kwargs: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
 
     Raises:
-        ValueError: If there is no adapter in it, or one of them does not load.
+        ValueError: If there is no adapter in it, if one of them does not load, or if the card's record is damaged.
         OSError: If it cannot be fetched.
     """
     files = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME)
@@ -95,7 +95,7 @@ def load_folder(repo_or_folder: str | os.PathLike, torch_dtype=None, **kwargs) -
 
 
 def inspect_folder(folder: Path) -> tuple[dict[str, Adapter], Metadata]:
-    """As `load_folder`, without the weights: the adapters are on the meta device."""
+    """Load as `load_folder` does, but without weights: the adapters are on the meta device."""
     return {name: ADAPTERS[name].inspect(place) for name, place in _places(folder, str(folder)).items()}, _read_card(
         folder
     )
@@ -137,7 +137,7 @@ def save_folder(
 
 
 def _places(folder: Path, called: str) -> dict[str, Path]:
-    """Where the adapters of a folder are, by name: the folder itself, or subfolders of it."""
+    """Return the folder of each adapter, by name: the folder itself, or subfolders of it."""
     if not (folder / CONFIG_NAME).is_file():
         places = {name: folder / name for name in ADAPTERS if (folder / name).is_dir()}
         if not places:
@@ -152,10 +152,26 @@ def _places(folder: Path, called: str) -> dict[str, Path]:
 
 
 def _read_card(folder: Path) -> Metadata:
+    """Return the record in a folder's card; what is missing there or null is unknown.
+
+    Raises:
+        ValueError: If a value is of another type, which only an edit by hand can have given it.
+    """
     path = folder / "README.md"
     if not path.is_file():
         return Metadata()
     record = ModelCard.load(path, ignore_metadata_errors=True).data.get("lavieid")
     if not isinstance(record, dict):  # a card that somebody rewrote
         return Metadata()
-    return Metadata(record.get("base_model"), int(record.get("block_idx", 0)), str(record.get("encoder", "")))
+    known = {}
+    for field in fields(Metadata):
+        value, kind = record.get(field.name), int if field.name == "block_idx" else str
+        if value is None:
+            continue
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(
+                f"'{path}' records {value!r} as the {field.name} of its adapters, but it must be "
+                f"{'a whole number' if kind is int else 'text in quotes'}. Correct the line, or delete it."
+            )
+        known[field.name] = value
+    return Metadata(**known)

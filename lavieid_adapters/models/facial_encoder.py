@@ -9,9 +9,10 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.transformers.consisid_transformer_3d import LocalFacialExtractor
 from torch import Tensor
 
-from ..files.digests import weights_digests
+from ..files.digests import content_digest, weights_digests
 from . import consisid
 from .adapter import Adapter
+from .checks import sizes, switch
 from .identity import FACIAL_COMPONENTS, Identity
 from .layers import versions
 
@@ -19,7 +20,7 @@ CLIP = "openai/clip-vit-large-patch14-336"
 
 
 class LocalFacialEncoder(Adapter):
-    """ConsisID's local facial extractor, run once a component: l_m of section 3.2.
+    """ConsisID's local facial extractor, run once per component: its output is l_m of eqs. 2 and 3 (section 3.2).
 
     Args:
         id_dim: Width of the identity embedding.
@@ -34,6 +35,10 @@ class LocalFacialEncoder(Adapter):
         vision_model: Hub repo of the ViT whose features it takes, or the name of a photo reader that an installed
             package registers (`faces/photo_readers.py`); `FaceProcessor.for_encoder` starts from it.
         grayscale: Whether that ViT sees the components without colours.
+
+    Raises:
+        TypeError, ValueError: If a size is no whole number of at least 1, if `num_scales` does not divide `depth`, or
+            if another setting is not of its kind.
     """
 
     presets = {"cogvideox-5b": {}, "cogvideox-2b": {}}  # noqa: RUF012
@@ -55,11 +60,19 @@ class LocalFacialEncoder(Adapter):
         grayscale: bool = False,
     ):
         super().__init__()
+        sizes(id_dim=id_dim, vit_dim=vit_dim, depth=depth, head_dim=head_dim, num_heads=num_heads, ff_mult=ff_mult)
+        sizes(num_id_tokens=num_id_tokens, tokens_per_component=tokens_per_component, token_dim=token_dim)
+        sizes(num_scales=num_scales)
+        switch("grayscale", grayscale)
+        if not isinstance(vision_model, str):
+            raise TypeError(
+                f"vision_model is {vision_model!r}, but must be a name. Give a Hub repo or a photo reader's."
+            )
         if depth % num_scales:
             raise ValueError(
                 f"depth {depth} must be a multiple of num_scales {num_scales}: each scale has as many layers."
             )
-        self._told: tuple[tuple, tuple[str, str]] | None = None
+        self._told: tuple[tuple, tuple[str, str]] | None = None  # of which weights and adapters, what
         self.extractor = LocalFacialExtractor(
             id_dim=id_dim,
             vit_dim=vit_dim,
@@ -148,21 +161,33 @@ class LocalFacialEncoder(Adapter):
         return Identity(tokens[0], mask, tuple(names), self.fingerprint())
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell encoders apart: SHA-256 over names, shapes and signs of up to 4096 values a
-        tensor.
+        """Return 16 hexadecimal digits that tell encoders apart, from names, shapes and signs of the weights.
 
-        Signs, because they are the same in every dtype that the encoder may be loaded in.
+        Signs are the same in every dtype that the encoder may be loaded or stored in.
         """
         return self._weights_told()[0]
 
     def weights_digest(self) -> str:
-        """16 hexadecimal digits of up to 4096 values a tensor, and of their dtype: what the tokens depend on exactly,
-        where `fingerprint` says which tokens a router takes."""
+        """Return 16 hexadecimal digits of the weights' values and dtypes.
+
+        The tokens depend on these exactly, whereas `fingerprint` says which tokens a router takes.
+        """
         return self._weights_told()[1]
 
     def _weights_told(self) -> tuple[str, str]:
-        """`fingerprint` and `weights_digest`, computed once for all that the weights are between two changes."""
-        current = versions(self.parameters())
+        """Return `fingerprint` and `weights_digest`, which are computed again only when a weight has changed."""
+        adapters = self._adapters()
+        current = versions(self.parameters()), adapters
         if self._told is None or self._told[0] != current:
-            self._told = current, weights_digests(self.state_dict())
+            signs, values = weights_digests(self.state_dict())
+            self._told = current, (signs, content_digest(values, adapters)[:16] if adapters else values)
         return self._told[1]
+
+    def _adapters(self) -> str:
+        """Return which of PEFT's adapters on the layers act, and how strongly; "" if there are none."""
+        states = [
+            (name, module.active_adapters, module.disable_adapters, module.merged_adapters, module.scaling)
+            for name, module in self.named_modules()
+            if hasattr(module, "merged_adapters")
+        ]
+        return repr(states) if states else ""

@@ -1,4 +1,5 @@
-"""One person's identity: the tokens of the facial components, which of them the photo shows, and what made them."""
+"""One person's identity: the tokens of the facial components, a mask of those that the photo shows, and their encoder's
+fingerprint."""
 
 import json
 import os
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..files.atomic import written_aside
+from .checks import floating
 
 FACIAL_COMPONENTS = ("eyebrows", "eyes", "mouth", "nose", "skin", "hair")
 
@@ -44,17 +46,32 @@ class Identity:
         for name, value in (("tokens", tokens), ("mask", self.mask)):
             if not isinstance(value, Tensor) and (name, value) != ("mask", None):
                 raise TypeError(f"Identity {name} is a {type(value).__name__}, but must be a torch.Tensor.")
+        if not isinstance(self.fingerprint, str):
+            raise TypeError(
+                f"Identity fingerprint is {self.fingerprint!r}, but must be a str. Give '' if it is unknown."
+            )
         if tokens.ndim != 3 or not tokens.is_floating_point():
             raise ValueError(
                 f"Identity tokens are {tokens.dtype} of shape {tuple(tokens.shape)}, but must be floating point of "
                 "(num_components, tokens_per_component, token_dim)."
             )
+        if 0 in tokens.shape:
+            raise ValueError(
+                f"Identity tokens have shape {tuple(tokens.shape)}: there is nothing in them. Encode a photo."
+            )
+        floating("Identity tokens", tokens)
         mask = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device) if self.mask is None else self.mask
         if mask.dtype != torch.bool or mask.shape != tokens.shape[:1] or len(self.names) != len(tokens):
             raise ValueError(
                 f"Identity has {len(tokens)} components, but a {mask.dtype} mask of shape {tuple(mask.shape)} and "
                 f"{len(self.names)} names: give a bool and a name for each component."
             )
+        if (
+            isinstance(self.names, str)
+            or len(set(self.names)) < len(tokens)
+            or not all(isinstance(name, str) for name in self.names)
+        ):
+            raise ValueError(f"Identity names are {self.names!r}, but must be {len(tokens)} different names.")
         if not tokens.isfinite().all():
             raise ValueError("Identity tokens hold NaN or infinite values: encode the photo again.")
         if not mask.any():
@@ -65,7 +82,7 @@ class Identity:
 
     @classmethod
     def fuse(cls, identities: Sequence["Identity"]) -> "Identity":
-        """One identity from several photos of one person: each component's mean over the photos that show it.
+        """Return one identity from several photos of one person: each component's mean over the photos that show it.
 
         Raises:
             ValueError: If there is none, or if they are not of one encoder and one set of components.
@@ -81,10 +98,10 @@ class Identity:
 
     @classmethod
     def mix(cls, *people: "Identity", **components: "Identity") -> "Identity":
-        """Components of several people: `Identity.mix(a, b, eyes=b, hair=b)` is a with the eyes and the hair of b.
+        """Return the components of several people: `Identity.mix(a, b, eyes=b, hair=b)` is a with b's eyes and hair.
 
         Args:
-            people: What is not named comes from the first of them that shows it.
+            people: A component that is not named comes from the first of them that shows it.
             components: A person for a component, by its name.
 
         Raises:
@@ -155,7 +172,7 @@ class Identity:
 
 
 def _alike(identities: Sequence[Identity]) -> Identity:
-    """The first of several identities, which must be of one encoder and one set of components."""
+    """Return the first of several identities, which must be of one encoder and one set of components."""
     if not isinstance(identities, list | tuple):
         raise TypeError(f"Give a list of identities, not {type(identities)}.")
     if not identities:

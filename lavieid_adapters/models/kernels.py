@@ -14,7 +14,7 @@ from torch import Tensor
 try:
     import triton
     import triton.language as tl
-except ImportError:  # builds of torch without Triton (CPU, macOS, Windows) take the plain form in router.py
+except ImportError:  # builds of torch without Triton (CPU, macOS, Windows) take the plain form in local_router.py
     triton = None
 
 _ROUTES = 16  # the smallest width of a matrix product in Triton
@@ -116,10 +116,28 @@ def _on_device_of(tensor: Tensor) -> torch.cuda.device:
     return torch.cuda.device(tensor.get_device())
 
 
+# Of the GPU, below which Triton has no instructions for a dtype. A GPU below float16's is not Triton's at all.
+_CAPABILITY = {torch.bfloat16: (8, 0), torch.float16: (7, 0), torch.float32: (7, 0)}
+
+
+@torch.compiler.assume_constant_result
+def capability(device: int) -> tuple[int, int]:
+    """Return the compute capability of a GPU; in a compiled graph it is a constant."""
+    return torch.cuda.get_device_capability(device)
+
+
+def _on_capable_gpu(tensor: Tensor) -> bool:
+    """Return whether Triton runs on the tensor's device, and computes in its dtype there."""
+    if triton is None or not tensor.is_cuda or tensor.dtype not in _CAPABILITY:
+        return False
+    return capability(tensor.get_device()) >= _CAPABILITY[tensor.dtype]
+
+
 def rotatable(qkv: Tensor) -> bool:
-    """Whether `rotate_query_key` can take this tensor: a GPU with Triton, no gradient, a power of two of channels."""
+    """Return whether `rotate_query_key` takes this tensor: no gradient is recorded, the GPU and the dtype fit, and half
+    a head's channels are a power of two."""
     half = qkv.shape[-1] // 2
-    return triton is not None and qkv.is_cuda and not torch.is_grad_enabled() and half & (half - 1) == 0
+    return not torch.is_grad_enabled() and half & (half - 1) == 0 and _on_capable_gpu(qkv)
 
 
 def rotate_query_key(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -133,18 +151,18 @@ def rotate_query_key(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def usable(hidden_states: Tensor, folded, strength: Tensor) -> bool:
-    """Whether the kernels can take these tensors: a GPU with Triton, 16-bit floats, no gradient, and sizes they
-    tile."""
+    """Return whether `route_and_attend` takes these tensors: 16-bit floats on a GPU that computes in them, no gradient,
+    and sizes that the kernels tile."""
     _, _, context, head_dim = folded.key.shape
     components = folded.visible.shape[1]
     length = context // components
     return (
-        triton is not None
-        and hidden_states.is_cuda
-        and hidden_states.dtype in (torch.bfloat16, torch.float16)
+        hidden_states.dtype in (torch.bfloat16, torch.float16)
+        and _on_capable_gpu(hidden_states)
         and hidden_states.dtype == folded.key.dtype
         and not (
-            torch.is_grad_enabled() and any(t.requires_grad for t in (hidden_states, strength, *vars(folded).values()))
+            torch.is_grad_enabled()
+            and any(t is not None and t.requires_grad for t in (hidden_states, strength, *vars(folded).values()))
         )
         and hidden_states.shape[-1] % 64 == 0
         and head_dim in (16, 32, 64, 128)
@@ -162,8 +180,20 @@ def route_and_attend(
     region: Tensor | None = None,
     onto: Tensor | None = None,
 ) -> Tensor:
-    """Eq. 3: hidden_states (b, n, D'), the folded identity of b samples or one, strength (b or 1, m), region (b or 1,
-    n) → (b, n, D'), written over hidden_states if `in_place`, or over `onto`, to which the steering is then added."""
+    """Compute eq. 3 from a folded identity; the arguments must have been checked, and be `usable`.
+
+    Args:
+        hidden_states: (b, n, D').
+        folded: A `FoldedIdentity` of b samples or one.
+        strength: (b or 1, m), 0 where a component is masked.
+        eps: Of the layer norm.
+        in_place: Whether the result is written over `hidden_states`.
+        region: (b or 1, n) or None.
+        onto: (b, n, D') or None. The steering is added to it instead, and it is written over.
+
+    Returns:
+        (b, n, D').
+    """
     hidden_states = hidden_states.contiguous()
     batch, num_tokens, dim = hidden_states.shape
     identities, heads, context, head_dim = folded.key.shape
@@ -194,4 +224,6 @@ def route_and_attend(
     residual, attended, out_weight = residual.flatten(0, 1), query.flatten(0, 1), folded.out_weight.t()
     # The sum rides on the projection; in place it also spares a copy of the video tokens.
     out = residual.addmm_(attended, out_weight) if in_place else torch.addmm(residual, attended, out_weight)
+    if folded.out_bias is not None:
+        out.addcmul_(weights.sum(dim=-1).view(-1, 1).to(out.dtype), folded.out_bias)
     return out.view_as(hidden_states)

@@ -1,5 +1,9 @@
-"""What both adapters are built of: phi (eqs. 3 and 4), the causal block of psi (eq. 4), and layers that follow the
-dtype of their input."""
+"""The parts of both adapters: phi (eqs. 3 and 4), the causal block of psi (eq. 4), and layers that follow the dtype of
+their input.
+
+A layer's weight is read, instead of the layer being called, only where `is_plain` allows it, or by `linear_map` and
+`norm_map`, which ask the layer itself where something wraps it: LoRA, offloading, quantisation, hooks.
+"""
 
 # b batch · f frames · p tokens a frame · n tokens · l context tokens · h heads · d channels of a head
 
@@ -10,6 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import kernels
+
+EPS = 1e-5  # of every layer norm, PyTorch's own
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Linear(nn.Linear):
@@ -28,6 +35,51 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
+def is_plain(layer: nn.Module) -> bool:
+    """Return whether nothing wraps, hooks or replaces a layer, so that its weight is all that there is to it.
+
+    It is then a `Linear` or a `LayerNorm` of ours and no subclass (PEFT, parametrizations, FSDP), with its class's
+    forward (accelerate, diffusers' hooks), without hooks of PyTorch, and its weights are no tensor subclass
+    (quantisation, DTensor).
+    """
+    return (
+        type(layer) in (Linear, LayerNorm)
+        and "forward" not in layer.__dict__
+        and not any(getattr(layer, hooks) for hooks in _HOOKS)
+        and all(type(parameter) in (nn.Parameter, Tensor) for parameter in layer.parameters())
+    )
+
+
+def linear_map(layer: nn.Module, in_features: int, like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias of the affine map x → weight @ x + bias that a layer computes.
+
+    A wrapped layer is called, on an identity matrix, so that what wraps it acts and gets gradients.
+
+    Args:
+        layer: A linear layer, or what stands in its place.
+        in_features: Width of its input.
+        like: A tensor of the dtype and device that are wanted.
+
+    Returns:
+        (out_features, in_features) and (out_features,); the bias of a layer that has none is None, or zeros.
+    """
+    if is_plain(layer):
+        return layer.weight.to(like.dtype), None if layer.bias is None else layer.bias.to(like.dtype)
+    unit = torch.eye(in_features, dtype=like.dtype, device=like.device)
+    columns = layer(F.pad(unit, (0, 0, 0, 1))).to(like.dtype)  # the last row is the image of zero
+    return (columns[:-1] - columns[-1]).t(), columns[-1]
+
+
+def norm_map(norm: nn.Module, size: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return gain and bias of a layer norm, both (size,); a wrapped one is called, as in `linear_map`."""
+    if is_plain(norm):
+        return norm.weight.to(like.dtype), norm.bias.to(like.dtype)
+    signs = torch.ones(size, dtype=like.dtype, device=like.device)
+    signs[1::2] = -1  # no value is zero once normalised
+    bias, scaled = norm(torch.stack([torch.zeros_like(signs), signs])).to(like.dtype)
+    return (scaled - bias) / F.layer_norm(signs, signs.shape, eps=EPS), bias
+
+
 def zero_init(layer: nn.Linear) -> nn.Linear:
     """Set a layer's weight and bias to zero, so that the adapter that ends with it starts as an exact no-op."""
     nn.init.zeros_(layer.weight)
@@ -37,10 +89,10 @@ def zero_init(layer: nn.Linear) -> nn.Linear:
 
 
 def versions(tensors: Iterable[Tensor]) -> tuple[tuple[int, int], ...]:
-    """Where each tensor's values lie and how often they were written to: if this changes, what was made of them is
-    stale.
+    """Return address and version counter of each tensor.
 
-    Writing through `.data` is not seen.
+    If they differ from an earlier call, anything computed from the tensors is out of date. Writing through `.data` is
+    not seen.
     """
     return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
 
@@ -51,8 +103,10 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
 
 
 class CrossAttention(nn.Module):
-    """phi of eqs. 3 and 4: queries from `hidden_states`, keys and values from `context`, layer norm on both sides, no
-    biases.
+    """phi of eqs. 3 and 4: phi(l, z) = softmax(Q Kᵀ / √d) V W_O, per head, with Q = LN(z) W_Q and K, V = LN(l) W_KV.
+
+    z is `hidden_states` (the video tokens, or the tokens of chunk c_k), l is `context` (the tokens of one component, or
+    psi of the chunk before), LN is layer norm. No projection has a bias.
 
     Args:
         dim: Width of `hidden_states` and of the output.
@@ -84,10 +138,22 @@ class CrossAttention(nn.Module):
 
 
 def frame_rotation(num_frames: int, head_dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of RoPE on the frame index: two tensors (f, 1, 1, d / 2) of the dtype and device of `like`."""
-    frequency = 10000.0 ** (-torch.arange(0, head_dim, 2, device=like.device, dtype=torch.float64) / head_dim)
-    angle = torch.arange(num_frames, device=like.device, dtype=torch.float64)[:, None] * frequency
-    return angle.cos().to(like.dtype)[:, None, None], angle.sin().to(like.dtype)[:, None, None]
+    """Return cosines and sines of RoPE on the frame index: frame i turns channel pair j by i · 10000^(-2 j / d).
+
+    Args:
+        num_frames: Number f of frames.
+        head_dim: Number d of channels of a head.
+        like: A tensor of the dtype and device that are wanted.
+
+    Returns:
+        Two tensors (f, 1, 1, d / 2).
+    """
+    # In float64, which not every kind of device has (MPS has none): those get the angles from the CPU.
+    device = like.device if like.device.type in ("cpu", "cuda") else torch.device("cpu")
+    frequency = 10000.0 ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim)
+    angle = torch.arange(num_frames, device=device, dtype=torch.float64)[:, None] * frequency
+    cos, sin = angle.cos().to(like.dtype), angle.sin().to(like.dtype)
+    return cos.to(like.device)[:, None, None], sin.to(like.device)[:, None, None]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -97,17 +163,20 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def add_linear(x: Tensor, layer: Linear, y: Tensor) -> Tensor:
-    """x + layer(y), in place of x when no gradient is recorded: the sum then costs no pass of its own over memory."""
-    plain = type(layer) is Linear and layer.bias is None and not hasattr(layer, "_diffusers_hook")
-    if torch.is_grad_enabled() or not plain:  # what replaces or wraps the layer (LoRA, offloading) must be called
+    """Return x + layer(y), written over x if no gradient is recorded and the layer is plain.
+
+    The sum then costs no pass of its own over memory.
+    """
+    if torch.is_grad_enabled() or not is_plain(layer) or layer.bias is not None:
         return x + layer(y)
     x.view(-1, x.shape[-1]).addmm_(y.reshape(-1, y.shape[-1]), layer.weight.to(x.dtype).t())
     return x
 
 
 class CausalBlock(nn.Module):
-    """One layer of psi (eq. 4): pre-norm self-attention in which a frame sees itself and earlier frames, then a
-    feed-forward.
+    """One of the N layers of psi (eq. 4): y = x + Attention(LN(x)) W_O, then y + W_2 GELU(W_1 LN(y)).
+
+    In the attention a frame sees itself and earlier frames; queries and keys are turned by RoPE on the frame index.
 
     Args:
         dim: Width of the tokens.

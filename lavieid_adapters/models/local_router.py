@@ -1,47 +1,36 @@
-"""The local router (eqs. 2 and 3): six facial components steer the video tokens after one transformer block."""
+"""The local router (eqs. 2 and 3): six facial components steer the video tokens after one transformer block.
+
+`LocalRouter.fold` computes all that does not depend on the video tokens, once per identity; `FoldedIdentity` does the
+rest in every step.
+"""
 
 # b batch · m components · l tokens a component · n video tokens · h heads · d channels of a head
 # D token_dim · D' dim · r routes: the m components, and the background after them if the router has one
 
 import functools
-from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from . import consisid, kernels
+from . import consisid
 from .adapter import Adapter
-from .layers import CrossAttention, LayerNorm, Linear, split_heads, zero_init
-
-
-@dataclass
-class FoldedIdentity:
-    """All of eqs. 2 and 3 that does not depend on the video tokens, computed once an identity instead of once a step.
-
-    With x the video token after layer norm without gain and bias, logits are `route_weight @ x + route_bias`, scores
-    of a head are `(query_weight @ x) · key + key_bias`. Both weights hold the layer norms' gains and have rows of
-    mean zero, so that they give the same for a token whose mean has not been taken off.
-    """
-
-    route_weight: Tensor  # b r D'
-    route_bias: Tensor  # b r, float32; the lowest number where a component is masked
-    visible: Tensor  # b m, float32; 0 where a component is masked
-    query_weight: Tensor  # (h d) D'
-    key: Tensor  # b h (m l) d, divided by the root of d
-    key_bias: Tensor  # b h (m l), float32
-    value: Tensor  # b h (m l) d
-    out_weight: Tensor  # D' (h d)
-
-    def select(self, index: Tensor | slice) -> "FoldedIdentity":
-        """The folded form of the batch in which sample i shows identity index[i]."""
-        shared = ("query_weight", "out_weight")
-        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in shared})
+from .checks import floating, sizes, switch
+from .folded_identity import FoldedIdentity, logits, normalise
+from .layers import CrossAttention, LayerNorm, Linear, is_plain, linear_map, norm_map, split_heads, zero_init
 
 
 class LocalRouter(Adapter):
-    """z* = z + alpha · sum over m of w_m ⊙ phi(l_m, z) (eq. 3), with w from the softmax of eq. 2 over the components.
+    """The local router: it adds to each video token what the facial components say, weighted by its route.
+
+    With video tokens z and the L tokens l_m of component m, both layer-normed in eq. 2:
+
+        w = softmax over m of W_m (l_m W_l) (z W_z)ᵀ        (eq. 2)
+        z* = z + alpha Σ_m w_m ⊙ phi(l_m, z)                 (eq. 3)
+
+    W_l is `to_component`, W_z is `to_video`, W_m is row m of `aggregate`, and phi is `cross_attention`. alpha is one
+    number for each component, `strength`. A component that the photo does not show is left out of the softmax.
 
     Args:
         dim: Width D' of the host's video tokens.
@@ -51,6 +40,10 @@ class LocalRouter(Adapter):
         num_components: Number M of components.
         tokens_per_component: Number L of tokens a component.
         background: Add an empty route with a learned logit, so that a token can be left alone.
+
+    Raises:
+        TypeError, ValueError: If a size is no whole number of at least 1, or if `num_heads` does not divide
+            `inner_dim`.
     """
 
     presets = {  # noqa: RUF012
@@ -70,6 +63,9 @@ class LocalRouter(Adapter):
         background: bool = False,
     ):
         super().__init__()
+        sizes(dim=dim, token_dim=token_dim, inner_dim=inner_dim, num_heads=num_heads)
+        sizes(num_components=num_components, tokens_per_component=tokens_per_component)
+        switch("background", background)
         if inner_dim % num_heads:
             raise ValueError(f"inner_dim {inner_dim} cannot be split over num_heads {num_heads}: choose a divisor.")
         self.norm_component = LayerNorm(token_dim)
@@ -109,7 +105,7 @@ class LocalRouter(Adapter):
         component_mask: Tensor | None = None,
         strength: Tensor | None = None,
     ) -> Tensor:
-        """Eq. 3.
+        """Return z* of eq. 3.
 
         Args:
             hidden_states: Video tokens z, (batch, tokens, dim), floating point.
@@ -121,8 +117,9 @@ class LocalRouter(Adapter):
             z*, of the shape and dtype of `hidden_states`.
 
         Raises:
-            ValueError, TypeError: If a shape or dtype does not fit the router.
+            ValueError, TypeError: If a shape, dtype or device does not fit the router or the other tensors.
         """
+        floating("hidden_states", hidden_states)
         return self.apply_folded(
             hidden_states, self.fold(component_tokens, component_mask, hidden_states.dtype), strength
         )
@@ -130,19 +127,21 @@ class LocalRouter(Adapter):
     def route_logits(
         self, hidden_states: Tensor, component_tokens: Tensor, component_mask: Tensor | None = None
     ) -> Tensor:
-        """The softmax's input in eq. 2, (batch, num_components, tokens) in float32 or wider; the background, if the
-        router has one, is one more row at the end. Arguments and errors as in `forward`."""
+        """Return the softmax's input in eq. 2, (batch, num_components, tokens), in float32 or wider.
+
+        The background, if the router has one, is one more row at the end. Arguments and errors as in `forward`.
+        """
         component_mask = self.check_tokens(component_tokens, component_mask)
         self.check_hidden_states(hidden_states, len(component_tokens))
         wide = _wide(component_tokens.dtype, hidden_states.dtype)
         with torch.autocast(component_tokens.device.type, enabled=False):
             weight, bias = self._fold_route(component_tokens.to(wide), component_mask)
-        return _logits(self._normalise(hidden_states), weight.to(hidden_states.dtype), bias).transpose(1, 2)
+        return logits(normalise(hidden_states), weight.to(hidden_states.dtype), bias).transpose(1, 2)
 
     def route_weights(
         self, hidden_states: Tensor, component_tokens: Tensor, component_mask: Tensor | None = None
     ) -> Tensor:
-        """w of eq. 2, (batch, num_components, tokens): what the background takes is left out. Arguments as in
+        """Return w of eq. 2, (batch, num_components, tokens), without the background's row. Arguments as in
         `forward`."""
         return self.folded_weights(hidden_states, self.fold(component_tokens, component_mask, hidden_states.dtype))
 
@@ -150,6 +149,9 @@ class LocalRouter(Adapter):
         self, component_tokens: Tensor, component_mask: Tensor | None = None, dtype: torch.dtype | None = None
     ) -> FoldedIdentity:
         """Compute what depends on the identity alone: (W_m l W_l) W_zᵀ, keys and values (eqs. 2 and 3 reassociated).
+
+        The folded form holds what the layers compute now, so LoRA on them acts and is trained. See `folds_alike` for
+        when a folded form may be kept.
 
         Args:
             component_tokens: l, (batch, num_components, tokens_per_component, token_dim), on the router's device.
@@ -164,6 +166,14 @@ class LocalRouter(Adapter):
         with torch.autocast(component_tokens.device.type, enabled=False):  # it would fold in 16 bits
             return self._fold(component_tokens, component_mask, dtype)
 
+    def folds_alike(self) -> bool:
+        """Return whether two folds are equal as long as no weight changes.
+
+        They are if nothing wraps a layer. A wrapper (LoRA, a hook) may be switched or scaled without a trace in the
+        weights, so the folded form must not be kept.
+        """
+        return all(is_plain(module) for module in self.modules() if next(module.children(), None) is None)
+
     def _fold(self, component_tokens: Tensor, component_mask: Tensor, dtype: torch.dtype) -> FoldedIdentity:
         # Folding is done once, so it is done in float32 or wider: the products are rounded to `dtype` only at the end.
         wide = _wide(component_tokens.dtype, dtype)
@@ -171,10 +181,13 @@ class LocalRouter(Adapter):
         attention = self.cross_attention
         route, route_bias = self._fold_route(tokens, component_mask)
 
-        query_weight = attention.to_query.weight.to(wide)
-        query_bias = split_heads((query_weight @ attention.norm_query.bias.to(wide))[None, None], attention.num_heads)
-        query_weight = _centred(query_weight * attention.norm_query.weight.to(wide))
+        query_weight, bias = linear_map(attention.to_query, self.config.dim, tokens)
+        gain, shift = norm_map(attention.norm_query, self.config.dim, tokens)
+        shift = query_weight @ shift if bias is None else query_weight @ shift + bias
+        query_bias = split_heads(shift[None, None], attention.num_heads)
+        query_weight = _centred(query_weight * gain)
 
+        out_weight, out_bias = linear_map(attention.to_out, self.config.inner_dim, tokens)
         key, value = attention.keys_values(tokens.flatten(1, 2))
         key = key * attention.head_dim**-0.5
         return FoldedIdentity(
@@ -185,16 +198,22 @@ class LocalRouter(Adapter):
             key=key.to(dtype).contiguous(),
             key_bias=(key * query_bias).sum(-1),
             value=value.to(dtype).contiguous(),
-            out_weight=attention.to_out.weight.to(dtype),
+            out_weight=out_weight.to(dtype),
+            out_bias=None if out_bias is None else out_bias.to(dtype),
         )
 
     def _fold_route(self, tokens: Tensor, component_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """`route_weight` and `route_bias` of the folded form, in the dtype of the tokens (b, m, l, D)."""
-        wide = tokens.dtype
-        route = torch.einsum("ml,bmlD->bmD", self.aggregate.to(wide), self.norm_component(tokens))
-        route = self.to_component(route) @ self.to_video.weight.to(wide)
-        route_bias = route @ self.norm_video.bias.to(wide)
-        route = _centred(route * self.norm_video.weight.to(wide))
+        """Return `route_weight` and `route_bias` of the folded form, in the dtype of the tokens (b, m, l, D)."""
+        wide, aggregate, tokens = tokens.dtype, self.aggregate.to(tokens.dtype), self.norm_component(tokens)
+        if is_plain(self.to_component):  # linear, so that one token a component can be projected instead of L
+            component = self.to_component(torch.einsum("ml,bmlD->bmD", aggregate, tokens))
+        else:
+            component = torch.einsum("ml,bmlD->bmD", aggregate, self.to_component(tokens))
+        video_weight, video_bias = linear_map(self.to_video, self.config.dim, tokens)
+        gain, shift = norm_map(self.norm_video, self.config.dim, tokens)
+        route = component @ video_weight
+        route_bias = route @ shift if video_bias is None else route @ shift + component @ video_bias
+        route = _centred(route * gain)
         if self.background_logit is not None:
             route = F.pad(route, (0, 0, 0, 1))
             route_bias = torch.cat([route_bias, self.background_logit.to(wide).expand(len(tokens), 1)], dim=1)
@@ -210,48 +229,24 @@ class LocalRouter(Adapter):
         region: Tensor | None = None,
         onto: Tensor | None = None,
     ) -> Tensor:
-        """Eq. 3 on the folded form; `strength` as in `forward`.
+        """Return z* of eq. 3 from the folded form.
 
         Args:
             hidden_states: Video tokens z, (batch, tokens, dim).
-            folded: What `fold` gave.
-            strength: alpha a component, (batch or 1, num_components); 1 if None.
-            in_place: Whether `hidden_states` may be written over.
-            region: The share of each token that is steered, (batch or 1, tokens); 1 if None.
-            onto: What the steering is added to instead of z, and may be written over: several identities add up.
+            folded: The result of `fold`.
+            strength, in_place, region, onto: As in `FoldedIdentity.steer`.
+
+        Raises:
+            ValueError, TypeError: If a shape, dtype or device does not fit the router or the video tokens.
         """
         self.check_hidden_states(hidden_states, len(folded.visible))
-        strength = folded.visible if strength is None else folded.visible * strength
-        if kernels.usable(hidden_states, folded, strength):
-            eps = self.norm_video.eps
-            return kernels.route_and_attend(hidden_states, folded, strength, eps, in_place, region, onto)
-
-        x = self._normalise(hidden_states)
-        weights = self._weights(x, folded) * strength[:, None]  # b n m
-        if region is not None:
-            weights = weights * region[..., None]
-        query = split_heads(F.linear(x, folded.query_weight), self.cross_attention.num_heads)
-        scores = query @ folded.key.transpose(-1, -2) + folded.key_bias[:, :, None]  # b h n (m l), float32
-        scores = scores.unflatten(-1, (-1, self.config.tokens_per_component)).softmax(dim=-1)
-        scores = (scores * weights[:, None, :, :, None]).flatten(-2).to(x.dtype)
-        out = (scores @ folded.value).transpose(1, 2).flatten(2)
-        return (hidden_states if onto is None else onto) + F.linear(out, folded.out_weight)
+        return folded.steer(hidden_states, strength, in_place, region, onto)
 
     def folded_weights(self, hidden_states: Tensor, folded: FoldedIdentity, region: Tensor | None = None) -> Tensor:
-        """w of eq. 2 on the folded form, (batch, num_components, tokens); 0 outside the `region` (batch or 1,
+        """Return w of eq. 2 from the folded form, (batch, num_components, tokens); 0 outside the `region` (batch or 1,
         tokens)."""
         self.check_hidden_states(hidden_states, len(folded.visible))
-        weights = self._weights(self._normalise(hidden_states), folded) * folded.visible[:, None]
-        return (weights if region is None else weights * region[..., None]).transpose(1, 2)
-
-    def _normalise(self, hidden_states: Tensor) -> Tensor:
-        # Gains and biases are in the folded weights; phi's query norm and eq. 2's norm of z are the same but for
-        # those.
-        return F.layer_norm(hidden_states, hidden_states.shape[-1:], eps=self.norm_video.eps)
-
-    def _weights(self, x: Tensor, folded: FoldedIdentity) -> Tensor:
-        logits = _logits(x, folded.route_weight, folded.route_bias)
-        return logits.softmax(dim=-1)[..., : folded.visible.shape[1]]
+        return folded.route_weights(hidden_states, region)
 
     def check_tokens(self, component_tokens: Tensor, component_mask: Tensor | None) -> Tensor:
         """Refuse tokens or a mask that do not fit the router; return the mask, all True if it is None."""
@@ -263,8 +258,7 @@ class LocalRouter(Adapter):
                 f"{', '.join(map(str, expected))}): num_components, tokens_per_component, token_dim. Encode the photo "
                 "with the encoder that this router was trained with."
             )
-        if not component_tokens.is_floating_point():
-            raise TypeError(f"component_tokens is {component_tokens.dtype}, but must be floating point.")
+        floating("component_tokens", component_tokens)
         if component_mask is None:
             return torch.ones(component_tokens.shape[:2], dtype=torch.bool, device=component_tokens.device)
         if not isinstance(component_mask, Tensor) or component_mask.dtype != torch.bool:
@@ -284,6 +278,7 @@ class LocalRouter(Adapter):
                 f"hidden_states has shape {tuple(hidden_states.shape)}, but this router needs (batch, tokens, "
                 f"{self.config.dim}). A router of another host must be trained for this one's width."
             )
+        floating("hidden_states", hidden_states)
         if identities not in (1, len(hidden_states)):
             raise ValueError(
                 f"component_tokens holds {identities} identities for a batch of {len(hidden_states)}: give one, or one "
@@ -292,16 +287,11 @@ class LocalRouter(Adapter):
 
 
 def _wide(*dtypes: torch.dtype) -> torch.dtype:
-    """The widest of some dtypes and float32."""
+    """Return the widest of some dtypes and float32."""
     return functools.reduce(torch.promote_types, dtypes, torch.float32)
 
 
-def _logits(x: Tensor, route_weight: Tensor, route_bias: Tensor) -> Tensor:
-    """(b, n, D'), (b, r, D') and (b, r) → (b, n, r), of the bias's dtype."""
-    return x @ route_weight.transpose(1, 2) + route_bias[:, None]
-
-
 def _centred(weight: Tensor) -> Tensor:
-    """Take each row's mean off: W (z - mean(z)) = (W - mean of W's row) z, so layer norm's centring costs nothing a
+    """Subtract each row's mean: W (z - mean(z)) = (W - mean of W's row) z, so layer norm's centring costs nothing per
     step."""
     return weight - weight.mean(dim=-1, keepdim=True)

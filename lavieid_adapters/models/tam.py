@@ -1,5 +1,5 @@
-"""The temporal autoregressive module, TAM (eq. 4): denoised latents corrected chunk by chunk before they are
-decoded."""
+"""The temporal autoregressive module, TAM (eq. 4): it corrects denoised latents chunk by chunk, before the VAE decodes
+them."""
 
 # b batch · f frames · c channels · h, w height and width of the latents · p tokens a frame · d dim · s patch_size
 
@@ -11,17 +11,24 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from .adapter import Adapter
-from .checks import finite
+from .checks import finite, floating, sizes, switch, whole
 from .layers import CausalBlock, CrossAttention, Linear, frame_rotation, zero_init
 
 LAYOUTS = ("bfchw", "bcfhw")
 
 
 class TAM(Adapter):
-    """c*_k = c_k + beta · b_k with b_k = phi(psi(c*_(k-1)), c_k) (eq. 4), on patchified latents.
+    """The temporal autoregressive module: it corrects each chunk of the latents by the refined chunk before it.
 
-    The first chunk has no predecessor and passes unchanged, unless `mirror_first`. Each later one is preceded by the
-    last refined frame of the one before, which is dropped from the output.
+    With the latents split into chunks c_1 to c_K:
+
+        b_k = phi(psi(c*_(k-1)), c_k)        (eq. 4)
+        c*_k = c_k + beta b_k
+
+    psi is N `CausalBlock`s over the tokens of the chunk before, phi is `CrossAttention` from the tokens of c_k to psi's
+    output. `to_tokens` makes one token of each s × s square of latent pixels, `to_latents` makes latents of phi's
+    tokens. The first chunk has no predecessor and passes unchanged, unless `mirror_first`. Each later chunk is preceded
+    by the last refined frame of the one before, and that frame is dropped from the output.
 
     Args:
         latent_channels: Channels of the latents.
@@ -35,6 +42,10 @@ class TAM(Adapter):
         mirror_first: Refine the first chunk as well, in training, too, as if its own frames in reverse had come before
             it. Not in the paper: there is no step then between what is refined and what is not (see
             benchmarks/README.md), but neither a single chunk nor the given picture of image-to-video is left as it was.
+
+    Raises:
+        TypeError, ValueError: If a size is no whole number of at least 1, if `num_heads` does not divide `dim` into
+            even parts, or if another setting is not of its kind.
     """
 
     presets = {  # noqa: RUF012
@@ -57,11 +68,10 @@ class TAM(Adapter):
         mirror_first: bool = False,
     ):
         super().__init__()
-        sizes = {"patch_size": patch_size, "num_layers": num_layers, "num_heads": num_heads, "chunks": chunks}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} is {size}, but must be at least 1.")
+        sizes(latent_channels=latent_channels, patch_size=patch_size, dim=dim)
+        sizes(num_layers=num_layers, num_heads=num_heads, chunks=chunks)
         finite("beta", beta)
+        switch("mirror_first", mirror_first)
         if dim % (2 * num_heads):
             raise ValueError(
                 f"dim {dim} over num_heads {num_heads} must give an even number of channels a head: choose another "
@@ -84,7 +94,7 @@ class TAM(Adapter):
         previous: Tensor | None = None,
         mirror_first: bool | None = None,
     ) -> Tensor:
-        """Correct denoised latents; `forward` without gradients, and latents that are not finite are refused.
+        """Correct denoised latents by eq. 4: `forward` without gradients, which raises for latents that are not finite.
 
         Args:
             latents: (b, f, c, h, w) or (b, c, f, h, w) as `layout` says, floating point, in the VAE's normalised space.
@@ -118,11 +128,12 @@ class TAM(Adapter):
         previous: Tensor | None = None,
         mirror_first: bool | None = None,
     ) -> Tensor:
-        """Eq. 4, differentiable. Arguments, return and errors as in `refine`."""
+        """Correct latents by eq. 4, with gradients. Arguments, return and errors as in `refine`."""
         frame_axis = self._check(latents, layout)
         if previous is not None:
             self._check(previous, layout)
-        chunks = self.config.chunks if chunks is None else chunks
+        beta, mirror_first = self._settings(beta, mirror_first)
+        chunks = self.config.chunks if chunks is None else whole("chunks", chunks)
         num_frames = latents.shape[frame_axis]
         if not 1 <= chunks <= num_frames:
             raise ValueError(f"chunks is {chunks}, but {num_frames} latent frames can be split into 1 to {num_frames}.")
@@ -138,7 +149,7 @@ class TAM(Adapter):
         previous: Tensor | None = None,
         mirror_first: bool | None = None,
     ) -> Iterator[Tensor]:
-        """Refine latent chunks as they come; only the chunk before is kept, so a clip may be of any length.
+        """Refine latent chunks as they come. Only the chunk before is kept, so the latents may have any length.
 
         Args:
             chunks: Latents of one chunk after another, each with one frame or more; other arguments as in `refine`.
@@ -150,6 +161,7 @@ class TAM(Adapter):
         Raises:
             ValueError, TypeError: When a chunk does not fit.
         """
+        beta, mirror_first = self._settings(beta, mirror_first)
         if previous is not None:
             self._check(previous, layout, require_finite=True)
         frame_axis = (self.config.layout if layout is None else layout).find("f")
@@ -159,15 +171,12 @@ class TAM(Adapter):
     def _refined(
         self,
         chunks: Iterable[Tensor],
-        beta: float | None,
+        beta: float,
         frame_axis: int,
         previous: Tensor | None,
-        mirror_first: bool | None,
+        mirror_first: bool,
     ) -> Iterator[Tensor]:
-        """Eq. 4 on chunks and a predecessor that have been checked."""
-        beta = self.config.beta if beta is None else beta
-        finite("beta", beta)
-        mirror_first = self.config.mirror_first if mirror_first is None else mirror_first
+        """Yield c*_k of eq. 4 for chunks and a predecessor that have been checked."""
         context = None  # c*_(k-1), (b, f, c, h, w): its last frame is what precedes the next chunk
         if previous is not None:
             context = previous.movedim(frame_axis, 1)
@@ -187,7 +196,7 @@ class TAM(Adapter):
             yield chunk
 
     def _bias(self, context: Tensor, current: Tensor) -> Tensor:
-        """b_k of eq. 4 from c*_(k-1) and c_k, both (b, f, c, h, w)."""
+        """Return b_k of eq. 4 from c*_(k-1) and c_k, both (b, f, c, h, w)."""
         hidden = self.to_tokens(self._patchify(context))
         rotation = frame_rotation(hidden.shape[1], self.config.dim // self.config.num_heads, hidden)
         for block in self.psi:
@@ -213,14 +222,18 @@ class TAM(Adapter):
         latents = latents.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
         return latents[..., :height, :width]
 
+    def _settings(self, beta: float | None, mirror_first: bool | None) -> tuple[float, bool]:
+        """Return beta and mirror_first, the config's where they are None."""
+        beta = self.config.beta if beta is None else finite("beta", beta)
+        return beta, self.config.mirror_first if mirror_first is None else switch("mirror_first", mirror_first)
+
     def _check(self, latents: Tensor, layout: str | None, require_finite: bool = False) -> int:
-        """Refuse latents that are not this module's; return the axis of their frames (1 or 2, so true)."""
+        """Raise if latents do not fit this module; return the axis of their frames (1 or 2, so true)."""
         layout = self.config.layout if layout is None else layout
         _check_layout(layout)
         if latents.ndim != 5:
             raise ValueError(f"latents has shape {tuple(latents.shape)}, but must have the five axes of {layout!r}.")
-        if not latents.is_floating_point():
-            raise TypeError(f"latents is {latents.dtype}, but must be floating point: these are no latents of a VAE.")
+        floating("latents", latents)
         channels = latents.shape[layout.index("c")]
         if channels != self.config.latent_channels:
             other = LAYOUTS[1 - LAYOUTS.index(layout)]
@@ -243,7 +256,7 @@ class TAM(Adapter):
 
 
 def _check_layout(layout: str) -> None:
-    if layout not in LAYOUTS:
+    if not isinstance(layout, str) or layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}, but must be one of {', '.join(map(repr, LAYOUTS))}.")
 
 

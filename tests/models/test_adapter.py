@@ -146,6 +146,20 @@ def test_a_config_that_is_missing_or_no_json_is_refused(saved, config):
     assert str(saved) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_heads": 0}, "num_heads is 0"),
+        ({"dim": "64"}, "dim is '64'"),
+        ({"background": None}, "background is None"),
+    ],
+)
+def test_a_config_that_builds_nothing_is_refused_by_its_file(saved, settings, message):
+    edit_config(saved, **settings)
+    with pytest.raises(ValueError, match=rf"router/config\.json' does not build a LocalRouter: {message}"):
+        LocalRouter.from_pretrained(saved)
+
+
 def test_foreign_files_beside_the_weights_are_ignored(saved):
     (saved / "notes.txt").write_text("mine")
     save_file({"x": torch.zeros(1)}, saved / "other.safetensors")

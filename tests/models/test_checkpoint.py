@@ -98,6 +98,43 @@ def test_a_card_that_was_rewritten_does_not_keep_the_adapters_from_loading(saved
         assert lavieid.metadata.block_idx == 0
 
 
+def edit_card(folder: Path, name: str, value: str) -> None:
+    """Write a value, as YAML, over that of a line of the card's record; delete the line if it is empty."""
+    path = folder / "README.md"
+    card = path.read_text()
+    line = next(line for line in card.splitlines(keepends=True) if line.startswith(f"  {name}:"))
+    path.write_text(card.replace(line, f"  {name}: {value}\n" if value else ""))
+
+
+@pytest.mark.parametrize("name", ["base_model", "block_idx", "encoder"])
+@pytest.mark.parametrize("value", ["null", "~", ""])
+def test_what_a_card_lacks_or_has_as_null_is_unknown(saved, pipe, name, value):
+    known = load_folder(saved)[1]
+    assert known == Metadata("zai-org/CogVideoX-5b", 1, tiny.encoder().fingerprint())
+    edit_card(saved, name, value)
+    metadata = load_folder(saved)[1]
+    assert getattr(metadata, name) == getattr(Metadata(), name) != getattr(known, name)
+    attach_lavieid(pipe, saved).detach()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("block_idx", "first", "'first'"),
+        ("block_idx", "1.5", "1.5"),
+        ("block_idx", "true", "True"),
+        ("block_idx", "[1]", r"\[1\]"),
+        ("encoder", "12345678", "12345678"),
+        ("encoder", "false", "False"),
+        ("base_model", "5", "5"),
+    ],
+)
+def test_a_card_with_values_of_other_types_is_refused_by_file_and_value(saved, name, value, shown):
+    edit_card(saved, name, value)
+    with pytest.raises(ValueError, match=rf"README\.md' records {shown} as the {name}"):
+        load_folder(saved)
+
+
 @pytest.mark.parametrize("kept", [0, 100, 40_000])
 def test_one_truncated_adapter_refuses_the_folder_and_names_it(saved, pipe, kept):
     weights = saved / "tam" / WEIGHTS

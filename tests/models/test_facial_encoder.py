@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers.models.transformers.consisid_transformer_3d import LocalFacialExtractor
 from support import tiny
+from support.lora import add_lora, check_lora, linear_layers
 from support.tiny_consisid import consisid_transformer
 
 from lavieid_adapters import FACIAL_COMPONENTS, LocalFacialEncoder
@@ -181,3 +182,63 @@ def test_an_encoder_from_before_vision_models_were_named_loads(tmp_path):
     loaded = LocalFacialEncoder.from_pretrained(tmp_path)
     assert loaded.fingerprint() == tiny.encoder().fingerprint()
     assert (loaded.config.vision_model, loaded.config.grayscale) == ("openai/clip-vit-large-patch14-336", False)
+
+
+LAYERS = linear_layers(tiny.encoder())
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_lora_on_every_layer_acts_is_trained_and_merges(layer):
+    encoder = tiny.encoder().double()
+    id_embeds, maps = tiny.features(encoder)
+    check_lora(encoder, layer, lambda encoder: encoder(id_embeds.double(), [v.double() for v in maps]))
+
+
+def test_switching_and_scaling_lora_is_another_digest_of_the_weights():
+    encoder = tiny.encoder()
+    plain = encoder.weights_digest()
+    tuner = add_lora(encoder, LAYERS[0])
+    digests = [plain, encoder.weights_digest()]
+    tuner.set_scale("default", 0.5)
+    digests.append(encoder.weights_digest())
+    tuner.enable_adapters(False)
+    digests.append(encoder.weights_digest())
+    assert len(set(digests)) == 4
+    tuner.enable_adapters(True)
+    assert encoder.weights_digest() == digests[2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_an_encoder_stored_in_8_bits_has_the_same_fingerprint_and_encodes(dtype, tmp_path):
+    encoder = tiny.encoder()
+    fingerprint, digest, features = encoder.fingerprint(), encoder.weights_digest(), tiny.features(encoder)
+    exact = encoder.encode(*features)
+    encoder.enable_layerwise_casting(storage_dtype=dtype, compute_dtype=torch.float32)
+    assert {p.dtype for p in encoder.parameters()} >= {dtype}
+    assert encoder.fingerprint() == fingerprint
+    assert encoder.weights_digest() != digest
+    identity = encoder.encode(*features)
+    assert identity.fingerprint == fingerprint and identity.tokens.isfinite().all()
+    assert not torch.equal(identity.tokens, exact.tokens)
+    encoder.save_pretrained(tmp_path)
+    assert LocalFacialEncoder.from_pretrained(tmp_path).fingerprint() == fingerprint
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "id_dim", "vit_dim", "depth", "head_dim", "num_heads", "num_id_tokens", "tokens_per_component", "token_dim",
+        "ff_mult", "num_scales",
+    ],
+)  # fmt: skip
+def test_sizes_that_cannot_be_built_are_refused(name):
+    for value, error in ((0, ValueError), (-5, ValueError), (5.0, TypeError), (True, TypeError), ("5", TypeError)):
+        with pytest.raises(error, match=f"{name} is {value!r}"):
+            tiny.encoder(**{name: value})
+
+
+def test_other_settings_that_are_not_of_their_kind_are_refused():
+    with pytest.raises(TypeError, match="grayscale is 1"):
+        tiny.encoder(grayscale=1)
+    with pytest.raises(TypeError, match="vision_model is None"):
+        tiny.encoder(vision_model=None)

@@ -394,3 +394,22 @@ def test_several_files_of_one_person_are_fused_and_lists_of_people_stay_lists(pi
     assert torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[3])
     torch.testing.assert_close(seen[2][0], seen[3][0])  # of two people, one a prompt
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"tokens": torch.ones(6, 0, 32)}, ValueError, r"\(6, 0, 32\): there is nothing in them"),
+        ({"tokens": torch.ones(6, 8, 0)}, ValueError, "nothing in them"),
+        ({"tokens": torch.ones(6, 8, 32).to(torch.float8_e4m3fn)}, TypeError, "float8_e4m3fn"),
+        ({"tokens": torch.ones(6, 8, 32).to(torch.float8_e5m2)}, TypeError, "float8_e5m2"),
+        ({"names": "abcdef"}, ValueError, "names are 'abcdef'"),
+        ({"names": ("eyes",) * 6}, ValueError, "6 different names"),
+        ({"names": (1, 2, 3, 4, 5, 6)}, ValueError, "6 different names"),
+        ({"fingerprint": None}, TypeError, "fingerprint is None"),
+    ],
+)
+def test_settings_that_are_not_of_their_kind_are_refused(settings, error, message):
+    Identity(**{"tokens": torch.ones(6, 8, 32)})
+    with pytest.raises(error, match=message):
+        Identity(**{"tokens": torch.ones(6, 8, 32), **settings})

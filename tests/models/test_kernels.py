@@ -1,5 +1,7 @@
 """The Triton kernels: on a GPU as they are, elsewhere in Triton's interpreter."""
 
+import dataclasses
+
 import pytest
 import torch
 from support import tiny
@@ -43,6 +45,7 @@ def test_route_and_attend_equals_the_plain_form(background, identities, strength
 def test_kernels_leave_gradients_and_odd_sizes_to_the_plain_form(monkeypatch):
     # A GPU's answer, on the CPU as well.
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+    monkeypatch.setattr(kernels, "capability", lambda device: (9, 0))
     router, z = tiny.router(tokens_per_component=16), torch.randn(1, 4, tiny.DIM, dtype=torch.bfloat16)
     component_tokens, strength = torch.randn(1, 6, 16, tiny.TOKEN_DIM), torch.ones(1, 6)
 
@@ -61,6 +64,50 @@ def test_kernels_leave_gradients_and_odd_sizes_to_the_plain_form(monkeypatch):
         part.requires_grad_(True)  # a part that is trained alone
         assert not usable()
         part.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtypes"),
+    [
+        ((9, 0), {torch.bfloat16, torch.float16}),
+        ((8, 0), {torch.bfloat16, torch.float16}),
+        ((7, 5), {torch.float16}),
+        ((7, 0), {torch.float16}),
+        ((6, 1), set()),
+    ],
+)
+def test_a_gpu_takes_the_kernels_of_the_dtypes_that_it_computes_in(monkeypatch, capability, dtypes):
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    router, component_tokens = tiny.router(tokens_per_component=16), torch.randn(1, 6, 16, tiny.TOKEN_DIM)
+    kinds = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+    with torch.no_grad():
+        steered = {
+            dtype
+            for dtype in kinds
+            if kernels.usable(
+                torch.randn(1, 4, tiny.DIM).to(dtype), router.fold(component_tokens, dtype=dtype), torch.ones(1, 6)
+            )
+        }
+        rotated = {dtype for dtype in kinds if kernels.rotatable(torch.empty(1, 2, 3, 3, 2, 16, dtype=dtype))}
+    assert steered == dtypes
+    assert rotated == (dtypes | {torch.float32} if capability >= (7, 0) else set())
+
+
+def test_a_bias_of_the_output_is_added_as_in_the_plain_form():
+    router = tiny.router(tokens_per_component=16).to(DEVICE)
+    z = torch.randn(2, 70, tiny.DIM, generator=torch.Generator().manual_seed(0)).to(DEVICE, DTYPE)
+    strength, onto = torch.rand(2, 6, device=DEVICE), torch.zeros_like(z)
+    region = torch.rand(1, 70, device=DEVICE)
+    with torch.no_grad():
+        folded = router.fold(torch.randn(1, 6, 16, tiny.TOKEN_DIM, device=DEVICE), dtype=DTYPE)
+        without = kernels.route_and_attend(z, folded, strength, 1e-5, False, region, onto.clone())
+        folded = dataclasses.replace(folded, out_bias=torch.randn(tiny.DIM, device=DEVICE, dtype=DTYPE))
+        out = kernels.route_and_attend(z, folded, strength, 1e-5, False, region, onto.clone())
+        exact = dataclasses.replace(folded, **{k: v.double() for k, v in vars(folded).items()})
+        exact = exact.steer(z.double(), strength.double(), False, region.double(), onto.double())
+    assert relative(out, without) > 0.1
+    assert relative(out, exact) < BOUND
 
 
 def test_rotate_query_key_equals_the_plain_form():

@@ -1,7 +1,12 @@
+"""The local router against eqs. 2 and 3 as they are printed, and with LoRA, hooks and offloading on its layers."""
+
+import accelerate
 import pytest
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
 from support import tiny
+from support.lora import add_lora, check_lora, linear_layers
 
 from lavieid_adapters import LocalRouter
 
@@ -269,3 +274,101 @@ def test_autocast_trains_with_gradients_near_those_of_float32(z, dtype):
 def test_mask_that_is_no_tensor_is_refused(z):
     with pytest.raises(TypeError, match="component_mask is list"):
         tiny.router()(z, tiny.tokens(1), [True] * 6)
+
+
+LAYERS = linear_layers(tiny.router())
+
+
+def test_all_linear_layers_are_tried():
+    assert len(LAYERS) == 5 and "cross_attention.to_out" in LAYERS
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_lora_on_every_layer_acts_is_trained_and_merges(z, layer):
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    mask[0, 1] = False
+    router = tiny.router(background=True).double()
+    check_lora(router, layer, lambda router: router(z.double(), tiny.tokens(2).double(), mask))
+
+
+@pytest.mark.parametrize("layer", ["to_component", "to_video"])
+def test_lora_acts_on_routes_too(z, layer):
+    check_lora(tiny.router().double(), layer, lambda r: r.route_weights(z.double(), tiny.tokens(2).double()))
+    check_lora(tiny.router().double(), layer, lambda r: r.route_logits(z.double(), tiny.tokens(2).double()))
+
+
+def test_peft_models_train_all_layers_at_once(z):
+    config = LoraConfig(r=2, target_modules=[name.split(".")[-1] for name in LAYERS], init_lora_weights=False)
+    base = tiny.router()
+    plain = base(z, tiny.tokens(2))
+    model = get_peft_model(base, config)
+    out = model(z, tiny.tokens(2))
+    assert relative(out, plain) > 0.01
+    out.square().sum().backward()
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert len(trained) == 2 * len(LAYERS)
+    assert all(parameter.grad.norm() > 0 for parameter in trained.values())
+    torch.testing.assert_close(model.merge_and_unload()(z, tiny.tokens(2)), out.detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_biases_of_wrapped_layers_are_those_of_the_literal_formula(z, layer):
+    router, z, component_tokens = tiny.router().double(), z.double(), tiny.tokens(2).double()
+    plain = router(z, component_tokens)
+    router.get_submodule(layer).register_forward_hook(lambda module, args, out: out + 0.3)
+    out = router(z, component_tokens)
+    assert relative(out, plain) > 1e-4
+
+    def logits(m):
+        component = router.to_component(router.norm_component(component_tokens[:, m]))
+        return router.aggregate[m] @ (component @ router.to_video(router.norm_video(z)).mT)
+
+    weights = torch.stack([logits(m) for m in range(6)], dim=1).softmax(dim=1)
+    wanted = z + sum(weights[:, m, :, None] * router.cross_attention(z, component_tokens[:, m]) for m in range(6))
+    assert relative(out - z, wanted - z) < 1e-10
+
+
+def test_offloaded_weights_are_fetched_by_the_layers_that_hold_them(z):
+    router = tiny.router()
+    wanted = router(z, tiny.tokens(2))
+    accelerate.cpu_offload(router, torch.device("cpu"))
+    assert router.to_video.weight.is_meta and router.norm_video.weight.is_meta
+    with torch.no_grad():
+        assert relative(wanted, z) > 0.01
+        torch.testing.assert_close(router(z, tiny.tokens(2)), wanted)
+
+
+def test_a_fold_may_be_kept_until_something_wraps_a_layer():
+    assert tiny.router(background=True).folds_alike()
+    for layer in LAYERS:
+        router = tiny.router()
+        add_lora(router, layer)
+        assert not router.folds_alike(), layer
+    router = tiny.router()
+    handle = router.norm_video.register_forward_hook(lambda module, args, out: out)
+    assert not router.folds_alike()
+    handle.remove()
+    assert router.folds_alike()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({name: value}, error, f"{name} is {value!r}")
+        for name in ("dim", "token_dim", "inner_dim", "num_heads", "num_components", "tokens_per_component")
+        for value, error in ((0, ValueError), (-1, ValueError), (2.0, TypeError), (True, TypeError), ("2", TypeError))
+    ]
+    + [({"background": 1}, TypeError, "background is 1"), ({"background": "no"}, TypeError, "background is 'no'")],
+    ids=str,
+)
+def test_settings_that_are_not_of_their_kind_are_refused(settings, error, message):
+    with pytest.raises(error, match=message):
+        tiny.router(**settings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int64])
+def test_dtypes_in_which_nothing_is_computed_are_refused(z, dtype):
+    with pytest.raises(TypeError, match=f"component_tokens is {dtype}"):
+        tiny.router()(z, tiny.tokens(2).to(dtype))
+    with pytest.raises(TypeError, match=f"hidden_states is {dtype}"):
+        tiny.router()(z.to(dtype), tiny.tokens(2))

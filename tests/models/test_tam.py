@@ -1,9 +1,13 @@
+"""TAM against eq. 4 as it is printed, in chunks and streams, and with LoRA, hooks and offloading on its layers."""
+
 import subprocess
 import sys
 
+import accelerate
 import pytest
 import torch
 from support import tiny
+from support.lora import check_lora, linear_layers
 
 from lavieid_adapters import TAM
 
@@ -253,6 +257,16 @@ def test_latents_that_are_not_finite_are_refused(method, value):
         ({"previous": torch.ones(1, 2, 4, 8, 6)}, ValueError, r"\(1, 4, 8, 8\).*\(1, 4, 8, 6\)"),
         ({"previous": torch.full((1, 2, 4, 8, 8), torch.nan)}, ValueError, "NaN"),
         ({"beta": float("nan")}, ValueError, "beta is nan"),
+        ({"beta": "x"}, TypeError, "beta is 'x'"),
+        ({"beta": True}, TypeError, "beta is True"),
+        ({"chunks": 2.5}, TypeError, "chunks is 2.5"),
+        ({"chunks": 2.0}, TypeError, "chunks is 2.0"),
+        ({"chunks": True}, TypeError, "chunks is True"),
+        ({"chunks": "2"}, TypeError, "chunks is '2'"),
+        ({"mirror_first": 1}, TypeError, "mirror_first is 1"),
+        ({"mirror_first": "no"}, TypeError, "mirror_first is 'no'"),
+        ({"layout": 5}, ValueError, "layout is 5"),
+        ({"latents": torch.ones(1, 5, 4, 8, 8).to(torch.float8_e4m3fn)}, TypeError, "float8"),
     ],
 )
 def test_bad_input_is_refused_with_both_values(change, error, message):
@@ -265,11 +279,19 @@ def test_sizes_that_cannot_be_built_are_refused():
         tiny.tam(num_heads=3)
     with pytest.raises(ValueError, match="'bfhwc'"):
         tiny.tam(layout="bfhwc")
-    for name in ("patch_size", "num_layers", "num_heads", "chunks"):
-        with pytest.raises(ValueError, match=f"{name} is 0"):
-            tiny.tam(**{name: 0})
+    for name in ("latent_channels", "patch_size", "dim", "num_layers", "num_heads", "chunks"):
+        for value in (0, -2):
+            with pytest.raises(ValueError, match=f"{name} is {value}"):
+                tiny.tam(**{name: value})
+        for value in (2.0, True, "2", None):
+            with pytest.raises(TypeError, match=f"{name} is {value!r}"):
+                tiny.tam(**{name: value})
     with pytest.raises(ValueError, match="beta is inf"):
         tiny.tam(beta=float("inf"))
+    with pytest.raises(TypeError, match="beta is 'x'"):
+        tiny.tam(beta="x")
+    with pytest.raises(TypeError, match="mirror_first is 1"):
+        tiny.tam(mirror_first=1)
 
 
 def test_lora_on_psi_acts_with_and_without_gradients():
@@ -286,3 +308,47 @@ def test_lora_on_psi_acts_with_and_without_gradients():
 def test_stream_refuses_a_previous_chunk_that_is_not_finite():
     with pytest.raises(ValueError, match="NaN"):
         next(tiny.tam().stream([tiny.latents()], previous=tiny.latents() * torch.nan))
+
+
+LAYERS = linear_layers(tiny.tam(num_layers=1))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_lora_on_every_layer_acts_is_trained_and_merges(layer):
+    assert len(LAYERS) == 9
+    tam, latents = tiny.tam(num_layers=1).double(), tiny.latents(1, 5, 4, 4, 4).double()
+    check_lora(tam, layer, lambda tam: tam(latents, 2, 5.0))
+
+
+@pytest.mark.parametrize("way", ["cpu_offload", "disk_offload", "dispatch_model"])
+def test_offloaded_by_accelerate_it_gives_what_it_gives_without(way, tmp_path):
+    tam, latents, cpu = tiny.tam(), tiny.latents(), torch.device("cpu")
+    wanted = tam.refine(latents)
+    assert (wanted - latents).abs().max() > 0.01
+    if way == "cpu_offload":
+        accelerate.cpu_offload(tam, cpu)
+    elif way == "disk_offload":
+        accelerate.disk_offload(tam, tmp_path, cpu)
+    else:
+        device_map = {"to_tokens": "cpu", "psi": "disk", "phi": "cpu", "to_latents": "cpu"}
+        accelerate.dispatch_model(tam, device_map, main_device=cpu, offload_dir=tmp_path, force_hooks=True)
+    assert tam.psi[0].to_out.weight.is_meta
+    torch.testing.assert_close(tam.refine(latents), wanted)
+    with torch.no_grad():
+        torch.testing.assert_close(tam(latents), wanted)
+
+
+def test_a_hook_on_a_layer_of_psi_acts_with_and_without_gradients():
+    tam, latents = tiny.tam(), tiny.latents()
+    plain = tam.refine(latents)
+    tam.psi[1].feed_forward[2].register_forward_hook(lambda module, args, out: 3 * out)
+    assert (tam.refine(latents) - plain).abs().max() > 1e-3
+    torch.testing.assert_close(tam.refine(latents), tam(latents).detach())
+
+
+def test_compiles_without_a_graph_break():
+    tam, latents = tiny.tam(), tiny.latents(1, 5, 4, 4, 4)
+    with torch.no_grad():
+        compiled = torch.compile(tam, backend="eager", fullgraph=True)(latents, 2)
+        assert not torch.equal(compiled, latents)
+        torch.testing.assert_close(compiled, tam.refine(latents, 2))

@@ -71,3 +71,22 @@ def test_gives_what_a_router_built_into_the_block_gives(rig, tmp_path, loaded_fi
         seen = got
     handle.detach()
     torch.testing.assert_close(generate(pipe), base, rtol=1e-4, atol=1e-4)
+
+
+def test_lora_on_the_router_itself_is_noticed_when_it_is_switched_or_scaled(rig):
+    """PEFT keeps both in no weight, so the folded identity must not be kept."""
+    from support.lora import add_lora
+
+    model = rig.make()
+    with rig.attach(model) as handle:
+        plain = rig.run(model)
+        tuner = add_lora(handle.router, "cross_attention.to_out")
+        with torch.no_grad():
+            on = rig.run(model)
+            assert differ(on, plain, 1e-3)
+            tuner.enable_adapters(False)
+            torch.testing.assert_close(rig.run(model), plain)
+            tuner.enable_adapters(True)
+            torch.testing.assert_close(rig.run(model), on)
+            tuner.set_scale("default", 0.0)
+            torch.testing.assert_close(rig.run(model), plain)
