@@ -22,7 +22,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter
 from lavieid_adapters.data.dataset import Batch
 from lavieid_adapters.training.config import TrainingConfig
-from lavieid_adapters.training.gradients import update
+from lavieid_adapters.training.optimizer import step_if_finite
 from lavieid_adapters.training.step import TrainingStep
 
 CARDS = {16: 15.0, 24: 22.5, 32: 30.5, 40: 38.5, 48: 46.0, 80: 78.0, 141: 138.0}  # GiB left to PyTorch
@@ -101,7 +101,7 @@ class Run:
         with attention or self.step.attention:
             self.step.checkpointing.begin(device, self.batch.latents.numel())
             self.step(self.batch, route_only)["loss"].backward()
-        update(self.optimizer, self.parameters, 1.0)
+        step_if_finite(self.optimizer, self.parameters, 1.0)
         self.step.checkpointing.settle(device, self.limit)
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from lavieid_adapters import TrainingConfig, diffusion_loss
 from lavieid_adapters.puppets.world.draw import SIZE
 from lavieid_adapters.puppets.world.grammar import EXPRESSIONS, MOTIONS, SCENES, caption
 from lavieid_adapters.puppets.world.person import people
-from lavieid_adapters.training.noising import add_noise, draw_timesteps
+from lavieid_adapters.training.losses import add_noise, draw_timesteps
 
 # Latent frames, clips a step and a process, and the share of the time.
 _PHASES = ((1, 768, 0.2), (9, 96, 0.8))

@@ -19,8 +19,17 @@ from ..hosts.host_table import find_host
 from ..models.adapter import Adapter
 from .block_checkpointing import BlockCheckpointing
 from .config import TrainingConfig
-from .losses import diffusion_loss, lavieid_loss, route_accuracy, route_loss, squared_error
-from .noising import add_noise, denoise, denoised, draw_timesteps
+from .losses import (
+    add_noise,
+    denoise,
+    denoised,
+    diffusion_loss,
+    draw_timesteps,
+    lavieid_loss,
+    route_accuracy,
+    route_loss,
+    squared_error,
+)
 
 # Each takes what those before it refuse. Older PyTorch begins with FLASH_ATTENTION, with which a step takes a fifth
 # longer on Hopper.

@@ -24,9 +24,8 @@ from ..extras import require
 from ..files.digests import content_digest
 from .build import TRAINED, build_adapters, load_base, place_host, sharded, training_samples, vision_model
 from .config import TrainingConfig
-from .gradients import average, update
 from .log import TrainingLog
-from .optimizer import collect, restore, whole
+from .optimizer import average_gradients, collect_state, gathered, restore_state, step_if_finite
 from .run_folder import Result, RunFolder
 from .step import TrainingStep
 from .validation import Validation, encode_prompts
@@ -187,10 +186,12 @@ class Trainer:
                     elif name == "accuracy" and "labelled" in losses:
                         sums[i] += torch.stack([losses["correct"], losses["labelled"]]).to(sums)
         sums[-1, 0] = float(self._signalled)
-        average(self.parameters.values(), self.accelerator)
+        average_gradients(self.parameters.values(), self.accelerator)
         sums = self.accelerator.reduce(sums, "sum").flatten().tolist()
         self._stop = sums[-2] > 0
-        finite = update(self.optimizer, list(self.parameters.values()), config.max_grad_norm, math.isfinite(sums[0]))
+        finite = step_if_finite(
+            self.optimizer, list(self.parameters.values()), config.max_grad_norm, math.isfinite(sums[0])
+        )
         self.bad_steps = 0 if finite else self.bad_steps + 1
         self.batches_done += config.gradient_accumulation * self.accelerator.num_processes
         if finite:
@@ -220,12 +221,12 @@ class Trainer:
         lora = None
         if config.lora_rank:
             transformer = self.step.transformer
-            weights = {k: whole(v).cpu() for k, v in get_peft_model_state_dict(transformer).items()}
+            weights = {k: gathered(v).cpu() for k, v in get_peft_model_state_dict(transformer).items()}
             lora = weights, transformer.peft_config["default"].to_dict()
         return Result(self.adapters, self.metadata, record, lora)
 
     def _save(self, step: int) -> None:
-        result, tensors = self._result(step), collect(self.optimizer, self.parameters)
+        result, tensors = self._result(step), collect_state(self.optimizer, self.parameters)
         state = {
             "step": step,
             "bad_steps": self.bad_steps,
@@ -240,7 +241,7 @@ class Trainer:
 
     def _resume(self) -> None:
         state, tensors = RunFolder.load_state(self.checkpoint)
-        restore(self.optimizer, self.parameters, tensors)
+        restore_state(self.optimizer, self.parameters, tensors)
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate

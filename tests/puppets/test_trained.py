@@ -17,7 +17,7 @@ from lavieid_adapters.puppets import TEST_PEOPLE, caption, draw_clips, draw_phot
 from lavieid_adapters.puppets import pipeline as base
 from lavieid_adapters.puppets.judges.judges import Judges
 from lavieid_adapters.puppets.sight.reading import aligned_components
-from lavieid_adapters.training.noising import add_noise, denoise, denoised
+from lavieid_adapters.training.losses import add_noise, denoise, denoised
 
 # n people · f frames · F latent frames · m components · t tokens
 

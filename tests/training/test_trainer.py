@@ -200,7 +200,7 @@ def test_sigterm_leaves_a_checkpoint_from_which_the_run_goes_on_exactly(here, un
     assert not different(weights(tmp_path / "out"), weights(uninterrupted))
 
 
-@pytest.mark.parametrize("moment", [(Trainer, "_train_step"), (train, "average"), (Trainer, "_save")])
+@pytest.mark.parametrize("moment", [(Trainer, "_train_step"), (train, "average_gradients"), (Trainer, "_save")])
 def test_a_signal_is_heard_at_any_moment_of_a_step(here, tmp_path, monkeypatch, moment):
     """Sent once, in the middle of the work."""
     sent, function = [], getattr(*moment)
