@@ -114,7 +114,9 @@ def place_host(config: TrainingConfig, pipe, accelerator, checkpoint: Path | Non
         from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 
         if accelerator.state.fsdp_plugin.fsdp_version != 2:
-            raise ValueError("FSDP 1 is not supported: set fsdp_version to 2, as examples/accelerate_fsdp2.yaml does.")
+            raise ValueError(
+                "FSDP 1 is not supported: set fsdp_version to 2, as examples/training/accelerate_fsdp2.yaml does."
+            )
         fsdp2_prepare_model(accelerator, transformer)
         # It learns of its blocks in the first forward, which in a route warm-up ends early.
         transformer._get_fsdp_state()._lazy_init()

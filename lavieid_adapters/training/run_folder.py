@@ -93,7 +93,7 @@ class RunFolder:
             )
         if begun and file.is_file():
             # What a later version has added was at its default.
-            theirs = TrainingConfig("", "", "").as_dict() | yaml.safe_load(file.read_text(encoding="utf-8"))
+            theirs = TrainingConfig.defaults() | yaml.safe_load(file.read_text(encoding="utf-8"))
             free = FREE if mine["lr_scheduler"].startswith("constant") else FREE - {"steps"}
             changed = [k for k in mine if k not in free and theirs[k] != mine[k]]
             if changed:
