@@ -14,13 +14,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lavieid_adapters import FaceProcessor, IdentityReader, attach_lavieid
-from lavieid_adapters.data.clips import read_clips
+from lavieid_adapters import (
+    FaceProcessor,
+    IdentityReader,
+    Shards,
+    Trainer,
+    TrainingConfig,
+    attach_lavieid,
+    prepare_clips,
+    read_clips,
+)
 from lavieid_adapters.data.contact_sheet import shard_sheet
 from lavieid_adapters.data.dataset import TrainingSamples
 from lavieid_adapters.data.labels import IGNORED
-from lavieid_adapters.data.prepare import prepare
-from lavieid_adapters.data.shards import Shards
 from lavieid_adapters.data.video import Bucket
 from lavieid_adapters.puppets import (
     TEST_PEOPLE,
@@ -32,9 +38,7 @@ from lavieid_adapters.puppets import (
     reading_parts,
     weights_folder,
 )
-from lavieid_adapters.training.config import TrainingConfig
 from lavieid_adapters.training.losses import route_targets
-from lavieid_adapters.training.trainer import Trainer
 from lavieid_adapters.visualize.route_video import of_frames, route_overlay, side_by_side, video_sheet, write_video
 
 FRAMES, SIDE, FPS = 9, 96, 8
@@ -109,8 +113,8 @@ def main() -> None:
         for name, seeds in (("seen", TRAINING_PEOPLE[:8]), ("unseen", TEST_PEOPLE[:3])):
             clips = read_clips(write_clips(work / f"{name}-clips", seeds))
             say(f"{len(clips)} clips of as many people drawn ({name})")
-            prepare(clips, work / name, base=base, face=face, buckets=[Bucket(FRAMES, SIDE, SIDE)], fps=FPS,
-                    dtype=torch.float32)  # fmt: skip
+            prepare_clips(clips, work / name, base=base, face=face, buckets=[Bucket(FRAMES, SIDE, SIDE)], fps=FPS,
+                          dtype=torch.float32)  # fmt: skip
             say(f"prepared into {work / name}")
         shard_sheet(Shards(work / "seen"), [0, 2, 4, 6]).save(args.output / "samples.png")
 

@@ -1,4 +1,4 @@
-"""Which facial component each video token shows: y of eq. 5, from component maps of all frames."""
+"""y of eq. 5: the facial component that each video token shows, from component maps of all frames."""
 
 # f frames of the clip · h w its pixels · F H W token grid · c component classes
 
@@ -18,7 +18,7 @@ def token_labels(
     patch_frames: int = 1,
     threshold: float = 0.5,
 ) -> Tensor:
-    """The component that takes the greater part of each video token.
+    """Return y of eq. 5: the component that takes the greatest part of each video token.
 
     A causal VAE gives frame 0 a latent frame of its own, and latent frame k the frames c·(k-1)+1 to c·k, with c the
     temporal compression. Where a token spans several latent frames, and they do not divide, the first one is repeated
@@ -36,8 +36,15 @@ def token_labels(
         (F·H·W,), int64: 0 to 5 for a component, 6 for none of them, `IGNORED`.
 
     Raises:
-        ValueError: If the frames do not fit the grid, or the maps are coarser.
+        ValueError: If a setting is out of bounds, the frames do not fit the grid, or the maps are coarser.
     """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}, but must be a share from 0 to 1.")
+    if min(temporal_compression, patch_frames) < 1:
+        raise ValueError(
+            f"temporal_compression is {temporal_compression} and patch_frames is {patch_frames}, but both must be at "
+            "least 1."
+        )
     if maps.ndim != 3 or maps.dtype != torch.uint8:
         raise ValueError(f"maps is {maps.dtype} of shape {tuple(maps.shape)}, but must be uint8 (frames, h, w).")
     latent_frames = (len(maps) - 1) // temporal_compression + 1
@@ -57,8 +64,10 @@ def token_labels(
 
 
 def _shares(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """The share of each cell of a few frames that each class takes, (c, H·W); a pixel belongs to the cell in which its
-    middle lies."""
+    """Return the share of each cell of a few frames that each class takes, (c, H·W).
+
+    A pixel belongs to the cell in which its middle lies.
+    """
     rows, columns = (
         torch.arange(side).mul(2).add(1).mul(cells).div(2 * side, rounding_mode="floor")
         for side, cells in zip(frames.shape[1:], size, strict=True)

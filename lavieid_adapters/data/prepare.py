@@ -1,6 +1,7 @@
-"""From clips to shards, on one process or on many, resumable at any moment."""
+"""From clips to shards, in one process or in many, resumable at any moment."""
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +28,7 @@ from .video import Bucket
 FAILED = "could not be processed"  # why a clip cannot be used, if nothing better is known
 
 
-def prepare(
+def prepare_clips(
     clips: Sequence[Clip],
     out: str | os.PathLike,
     *,
@@ -45,24 +46,24 @@ def prepare(
     retry_rejected: bool = False,
     **hub,
 ) -> tuple[list[dict], list[dict]] | None:
-    """Make training samples of clips.
+    """Encode clips once into shards of training samples: latents, captions, reference, components in every frame.
 
-    What `out` holds already is not made again, so that a run that was stopped, in whatever way, goes on when it is
-    repeated. Under `accelerate launch` the clips are shared among the processes, whose number may change.
+    Samples that `out` holds already are not made again, so a run that was stopped in whatever way goes on when it is
+    repeated. Under `accelerate launch` the processes share the clips; their number may change.
 
     Args:
-        clips: What is to be prepared.
+        clips: The clips, from `read_clips`.
         out: Folder of the shards.
         base: Hub repo or folder of the pipeline that is to be trained.
-        face: What reads faces, with a recognizer and a parser; a vision model has nothing to do here.
-        buckets: Lengths and sizes that clips are brought to.
-        fps: Frames a second that are taken of a clip.
-        dtype: In which the base model computes, and in which latents and embeddings are kept.
-        device: Where; "cuda" is a GPU for each process.
-        samples_per_shard: After which a new tar begins.
-        min_face_share: Share of a clip's frames in which a face must be found.
-        max_sequence_length: Tokens of a prompt; what the base's transformer takes if None.
-        seed: Of the samples that are drawn from what the VAE gives.
+        face: Reads faces, with a recognizer and a parser; a vision model is not used here.
+        buckets: Lengths and sizes that clips are cut and resized to.
+        fps: Frames per second that are taken of a clip.
+        dtype: Dtype in which the base model computes, and of the stored latents and embeddings.
+        device: Device of the models; "cuda" is one GPU for each process.
+        samples_per_shard: Samples in one tar file.
+        min_face_share: Share of a clip's frames in which a face must be found, 0 to 1.
+        max_sequence_length: Tokens of a prompt; as many as the base's transformer takes if None.
+        seed: Seed of the samples that are drawn from the VAE's distributions.
         tiling: Whether the VAE works by tiles: less memory, slightly other latents.
         retry_rejected: Whether clips that an earlier run has rejected are tried again.
         hub: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`.
@@ -71,11 +72,16 @@ def prepare(
         The lines of the index and those of the rejected clips; None in other processes than the main one.
 
     Raises:
-        ValueError: If no clip can be used, if `out` holds something else, or if `base` or `face` do not fit.
-        OSError: If a model cannot be had, or if the disk is full.
+        ValueError: If a setting is out of bounds, no clip can be used, `out` holds something else, or `base` or `face`
+            do not fit.
+        OSError: If a download fails, or if the disk is full.
     """
     if not clips or not buckets:
-        raise ValueError("There is nothing to prepare: give at least one clip and one bucket.")
+        raise ValueError(
+            f"There is nothing to prepare with {len(clips)} clips and {len(buckets)} buckets. Give at least one of "
+            "each."
+        )
+    _check_settings(fps, dtype, samples_per_shard, min_face_share, max_sequence_length, seed)
     out, device = Path(out), torch.device(device)
     state = require("accelerate", "train").PartialState(cpu=device.type == "cpu", timeout=timedelta(days=30))
     if state.num_processes > 1 and device.index is None:
@@ -120,8 +126,36 @@ def prepare(
     usable, rejected = write_index(out, {clip.key for clip in clips})
     _show_reasons(rejected)
     if not usable:
-        raise ValueError(f"None of {len(rejected)} clips can be used: '{out / REJECTED}' says why.")
+        raise ValueError(f"None of {len(rejected)} clips can be used. Read the reasons in '{out / REJECTED}'.")
     return usable, rejected
+
+
+def _check_settings(fps, dtype, samples_per_shard, min_face_share, max_sequence_length, seed) -> None:
+    """Raise ValueError for a setting that would die, or reject every clip, after the models have been loaded."""
+
+    def check(name: str, value, right: bool, expected: str) -> None:
+        if not right:
+            raise ValueError(f"{name} is {value!r}, but must be {expected}.")
+
+    def whole(value) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    def number(value) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+    check("fps", fps, number(fps) and fps > 0, "a number greater than 0")
+    check("dtype", dtype, isinstance(dtype, torch.dtype) and dtype.is_floating_point, "a floating dtype of torch")
+    count, most = samples_per_shard, max_sequence_length
+    check("samples_per_shard", count, whole(count) and count >= 1, "a whole number of at least 1")
+    share = min_face_share
+    check("min_face_share", share, number(share) and 0 <= share <= 1, "a number from 0 to 1")
+    check(
+        "max_sequence_length",
+        most,
+        most is None or (whole(most) and most >= 1),
+        "a whole number of at least 1, or None",
+    )
+    check("seed", seed, whole(seed), "a whole number")
 
 
 def _add(clip: Clip, maker: SampleMaker, writer: ShardWriter) -> None:
@@ -140,9 +174,12 @@ def _add(clip: Clip, maker: SampleMaker, writer: ShardWriter) -> None:
 
 
 def _try_out(face: FaceProcessor) -> None:
-    """Load every part of a processor that will be used: later, an error would be taken for one of a clip."""
+    """Load every part of a processor that will be used: an error later would count as one of a clip."""
     if face.recognizer is None or face.parser is None or not face.detectors:
-        raise ValueError("Shards hold identity embeddings and component maps: give a face processor that makes both.")
+        raise ValueError(
+            "Shards hold identity embeddings and component maps, but the face processor lacks a detector, a recognizer "
+            "or a parser. Give one that has all three."
+        )
     grey = np.full((ALIGNED_SIZE, ALIGNED_SIZE, 3), 128, np.uint8)
     for detector in face.detectors:
         detector.detect(grey)
@@ -151,26 +188,26 @@ def _try_out(face: FaceProcessor) -> None:
 
 
 def _check_folder(out: Path, header: dict) -> None:
-    """Make sure that a folder is empty, or holds shards of the same settings."""
+    """Check that a folder is empty, or holds shards of the same settings."""
     if (out / HEADER).is_file():
         found = read_header(out)
         wrong = [k for k in header if k != "base" and header[k] != found.get(k)]  # a base may have moved
         if wrong:
             differences = ", ".join(f"{k} {found.get(k)} instead of {header[k]}" for k in wrong)
-            raise ValueError(f"'{out}' holds shards of other settings: {differences}. Say those, or another folder.")
+            raise ValueError(f"'{out}' holds shards of other settings: {differences}. Use those, or another folder.")
     elif out.exists():
         if not out.is_dir():
-            raise ValueError(f"'{out}' is a file: give a folder for the shards.")
+            raise ValueError(f"'{out}' is a file. Give a folder for the shards.")
         others = sorted(p.name for p in out.iterdir() if p.name[0] != "." and p.name != NULL_PROMPT)
         if others:
             raise ValueError(
-                f"'{out}' holds other files ({', '.join(others[:4])}): give an empty folder, or a new one."
+                f"'{out}' holds other files ({', '.join(others[:4])}). Give an empty folder, or a new one."
             )
 
 
 @contextmanager
 def _bar(is_main_process: bool) -> Iterator[Callable[[Sequence[Clip]], Iterable[Clip]]]:
-    """What gives clips one by one, and shows how far this process is."""
+    """Give a function that yields clips one by one, with a progress bar for this process."""
     progress, text = require("rich.progress", "train"), require("rich.text", "train")
 
     class Rate(progress.ProgressColumn):

@@ -1,14 +1,13 @@
-"""A video's frames at the rate, the length and the size that training wants."""
+"""The frames of a video at the rate, the length and the size for training."""
 
 # f frames · h w pixels
 
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image
 
@@ -22,7 +21,11 @@ _SKIPPED = 10  # seconds of a video that are skipped by seeking rather than by d
 
 @dataclass(frozen=True)
 class Bucket:
-    """A length and a size that clips are brought to.
+    """A length and a size that clips are cut and resized to.
+
+    Args:
+        frames: 4k + 1, as video VAEs take them.
+        height, width: Pixels, multiples of 16.
 
     Raises:
         ValueError: If `frames` is not 4k + 1, or a side is not a positive multiple of 16.
@@ -33,10 +36,14 @@ class Bucket:
     width: int
 
     def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ValueError(f"{field.name} of a bucket is {value!r}, but must be a whole number.")
         if self.frames < 1 or self.frames % 4 != 1:
             below = max(1, (self.frames - 1) // 4 * 4 + 1)
             raise ValueError(
-                f"A bucket has {self.frames} frames, but video VAEs take 4k + 1: say {below} or {below + 4}."
+                f"A bucket has {self.frames} frames, but video VAEs take 4k + 1. Use {below} or {below + 4}."
             )
         if min(self.height, self.width) < 1 or self.height % 16 or self.width % 16:
             raise ValueError(
@@ -48,7 +55,7 @@ class Bucket:
 
     @classmethod
     def parse(cls, text: str) -> "Bucket":
-        """A bucket of text such as "49x480x720": frames, height, width.
+        """Return the bucket of text such as "49x480x720": frames, height, width.
 
         Raises:
             ValueError: If it is not three numbers, or numbers that make no bucket.
@@ -56,14 +63,14 @@ class Bucket:
         try:
             frames, height, width = map(int, text.lower().split("x"))
         except ValueError as error:
-            raise ValueError(f"'{text}' is no bucket: say frames, height and width, as in 49x480x720.") from error
+            raise ValueError(f"'{text}' is no bucket. Write frames, height and width, as in 49x480x720.") from error
         return cls(frames, height, width)
 
 
 def choose_bucket(
     buckets: Sequence[Bucket], duration_s: float, fps: float, height: float, width: float
 ) -> Bucket | None:
-    """The longest bucket that a clip fills, and of several of that length the one of the nearest aspect ratio.
+    """Return the longest bucket that a clip fills; of several of that length the one of the nearest aspect ratio.
 
     Args:
         buckets: To choose from; of the same length and ratio the largest.
@@ -85,7 +92,7 @@ def choose_bucket(
 
 
 def read_frames(path: str | os.PathLike, fps: float, buckets: Sequence[Bucket]) -> tuple[np.ndarray, Bucket, float]:
-    """The middle of a video, upright, at `fps` frames a second, resized to cover a bucket and cut to it.
+    """Read the middle of a video, upright, at `fps` frames per second, resized to cover a bucket and cut to it.
 
     Of each time the frame with the nearest timestamp is taken. One whole frame is in memory at a time.
 
@@ -95,6 +102,8 @@ def read_frames(path: str | os.PathLike, fps: float, buckets: Sequence[Bucket]) 
     Raises:
         Rejected: If it is not there, cannot be decoded, holds no video, or is too short for all buckets.
     """
+    import av  # here, so that the package's names load without it
+
     if not Path(path).is_file():
         raise Rejected(MISSING, f"'{path}'")
     try:
@@ -115,7 +124,9 @@ def read_frames(path: str | os.PathLike, fps: float, buckets: Sequence[Bucket]) 
 
 
 def _survey(path: str | os.PathLike) -> tuple[float, float, float, float]:
-    """Times of the first and the last frame in seconds, and height and width of an upright one in square pixels."""
+    """Return the seconds of the first and the last frame, and height and width of an upright one in square pixels."""
+    import av
+
     times, end, size = [], 0.0, None
     with av.open(os.fspath(path), metadata_errors="replace") as container:
         stream = container.streams.best("video")
@@ -144,7 +155,9 @@ def _survey(path: str | os.PathLike) -> tuple[float, float, float, float]:
 
 
 def _sample(path: str | os.PathLike, times: np.ndarray, last: float, bucket: Bucket, seek: bool) -> np.ndarray | None:
-    """The frames nearest to `times`, or None if seeking led behind the first of them."""
+    """Return the frames nearest to `times`, or None if seeking led behind the first of them."""
+    import av
+
     frames, count, before = np.empty((bucket.frames, bucket.height, bucket.width, 3), np.uint8), 0, None
     with av.open(os.fspath(path), metadata_errors="replace") as container:
         stream = container.streams.best("video")
@@ -173,8 +186,7 @@ def _sample(path: str | os.PathLike, times: np.ndarray, last: float, bucket: Buc
 
 
 def _upright(frame, stream) -> tuple[np.ndarray, float]:
-    """The pixels of a video frame, (h, w, 3), uint8, RGB, as they are to be shown, and the width of one over its
-    height."""
+    """Return the pixels of a video frame as shown, (h, w, 3), uint8, RGB, and the width of one over its height."""
     pixels, aspect = frame.to_ndarray(format="rgb24"), float(stream.sample_aspect_ratio or 1)
     matrix = next((bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
     if matrix is not None:
@@ -187,7 +199,7 @@ def _upright(frame, stream) -> tuple[np.ndarray, float]:
 
 
 def _fit(frame, bucket: Bucket, stream) -> np.ndarray:
-    """A video frame in the size of a bucket, (h, w, 3): the largest part in its middle of the bucket's ratio."""
+    """Return a frame in the size of a bucket, (h, w, 3): the largest part in its middle of the bucket's ratio."""
     if frame.is_corrupt:
         raise Rejected(UNREADABLE, f"the frame at {frame.time:.2f} s is damaged")
     pixels, aspect = _upright(frame, stream)

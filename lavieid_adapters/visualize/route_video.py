@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from numbers import Integral
 
-import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -86,6 +85,8 @@ def write_video(frames: Iterable[np.ndarray], path: str | os.PathLike, fps: int 
     Raises:
         ValueError: If `fps` is less than 1 or no whole number, or if there is no frame.
     """
+    import av  # here, so that the package's names load without it
+
     if isinstance(fps, bool) or not isinstance(fps, Integral) or fps < 1:
         raise ValueError(f"fps is {fps!r}, but must be a whole number of at least 1.")
     frames = iter(frames)

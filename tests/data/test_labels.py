@@ -167,6 +167,20 @@ def test_other_maps_are_refused(maps, message):
         token_labels(maps, (2, 2, 3))
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threshold": 1.1}, r"threshold is 1\.1, but must be a share from 0 to 1"),
+        ({"threshold": float("nan")}, "threshold is nan, but"),
+        ({"temporal_compression": 0}, "temporal_compression is 0 and patch_frames is 1, but both must be at least 1"),
+        ({"patch_frames": 0}, "temporal_compression is 4 and patch_frames is 0, but both"),
+    ],
+)
+def test_settings_out_of_bounds_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        token_labels(torch.zeros(5, 4, 6, dtype=torch.uint8), (2, 2, 3), **settings)
+
+
 @pytest.mark.parametrize(("patch_frames", "frame_count"), [(None, 17), (2, 17), (2, 13)])
 def test_labels_lie_where_the_real_hosts_tokens_do(patch_frames, frame_count):
     # A face in the lower left corner, in the last latent frame only.

@@ -24,7 +24,7 @@ from support.tiny_clips import BLUE, RED, draw, drawn_faces, save_base, walk, wr
 
 from lavieid_adapters.data.base_encoders import BaseEncoders
 from lavieid_adapters.data.clips import read_clips
-from lavieid_adapters.data.prepare import prepare
+from lavieid_adapters.data.prepare import prepare_clips
 from lavieid_adapters.data.shards import Shards
 from lavieid_adapters.data.video import Bucket, read_frames
 from lavieid_adapters.faces.components import PALETTE
@@ -215,7 +215,7 @@ def test_latents_that_are_not_finite_reject_a_clip(folder, tmp_path, monkeypatch
     broken = CogVideoXPipeline.from_pretrained(folder / "base")
     broken.vae.encoder.conv_in.conv.weight.data[0, 0, 0, 0, 0] = torch.inf
     broken.save_pretrained(tmp_path / "base")
-    with pytest.raises(ValueError, match=r"None of \d+ clips can be used: .*rejected\.jsonl' says why"):
+    with pytest.raises(ValueError, match=r"None of \d+ clips can be used\. Read the reasons in '.*rejected\.jsonl'"):
         run(folder, tmp_path / "out", base=tmp_path / "base")
     lines = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert sum(line["reason"] == "latents are not finite" for line in lines) == GOOD
@@ -305,23 +305,23 @@ def test_what_was_rejected_is_tried_again_if_one_says_so_and_what_the_list_drops
     out, good = tmp_path / "out", read_clips(folder / "clips.jsonl")[0]
     late = replace(good, video=Path("late.mp4"), folder=tmp_path)
     settings = {"base": folder / "base", "face": drawn_faces(), "buckets": [Bucket(5, 64, 96)], "dtype": torch.float32}
-    _, rejected = prepare([good, late], out, **settings)
+    _, rejected = prepare_clips([good, late], out, **settings)
     assert [line["key"] for line in rejected] == [late.key]
 
     shutil.copy(good.folder / good.video, tmp_path / "late.mp4")
-    _, rejected = prepare([good, late], out, **settings)
+    _, rejected = prepare_clips([good, late], out, **settings)
     assert [line["key"] for line in rejected] == [late.key]
-    usable, rejected = prepare([good, late], out, **settings, retry_rejected=True)
+    usable, rejected = prepare_clips([good, late], out, **settings, retry_rejected=True)
     assert {line["key"] for line in usable} == {good.key, late.key} and not rejected
 
-    prepare([late], out, **settings)
+    prepare_clips([late], out, **settings)
     assert [line["key"] for line in Shards(out).index] == [late.key]
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fps": 4}, r"holds shards of other settings: fps 8\.0 instead of 4\.0\. Say those, or another folder"),
+        ({"fps": 4}, r"holds shards of other settings: fps 8\.0 instead of 4\.0\. Use those, or another folder"),
         ({"dtype": torch.bfloat16, "seed": 3}, "dtype float32 instead of bfloat16, seed 0 instead of 3"),
         ({"min_face_share": 0.9}, r"min_face_share 0\.5 instead of 0\.9"),
         ({"max_sequence_length": 8}, "max_sequence_length 16 instead of 8"),
@@ -353,11 +353,35 @@ def test_another_base_is_refused_and_a_moved_one_is_not(folder, made, tmp_path):
 def test_a_folder_of_something_else_is_left_alone(folder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match=r"holds other files \(thesis\.txt\): give an empty folder"):
+    with pytest.raises(ValueError, match=r"holds other files \(thesis\.txt\)\. Give an empty folder"):
         run(folder, tmp_path / "out")
-    with pytest.raises(ValueError, match="is a file: give a folder"):
+    with pytest.raises(ValueError, match=r"is a file\. Give a folder"):
         run(folder, tmp_path / "out" / "thesis.txt")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fps": 0}, r"fps is 0, but must be a number greater than 0\."),
+        ({"fps": float("nan")}, "fps is nan, but"),
+        ({"fps": "8"}, "fps is '8', but"),
+        ({"dtype": torch.int8}, "dtype is torch.int8, but must be a floating dtype of torch"),
+        ({"dtype": "bfloat16"}, "dtype is 'bfloat16', but"),
+        ({"samples_per_shard": 0}, r"samples_per_shard is 0, but must be a whole number of at least 1\."),
+        ({"samples_per_shard": 2.5}, r"samples_per_shard is 2\.5, but"),
+        ({"min_face_share": 1.5}, r"min_face_share is 1\.5, but must be a number from 0 to 1\."),
+        ({"min_face_share": float("nan")}, "min_face_share is nan, but"),
+        ({"max_sequence_length": 0}, "max_sequence_length is 0, but must be a whole number of at least 1, or None"),
+        ({"max_sequence_length": True}, "max_sequence_length is True, but"),
+        ({"seed": 0.5}, r"seed is 0\.5, but must be a whole number"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_settings_that_would_die_later_are_refused_before_anything_is_loaded(folder, tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        run(folder, tmp_path / "out", base="no/such-base", **settings)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_base_or_a_face_model_that_is_not_there_stops_it_at_once(folder, tmp_path):
@@ -373,8 +397,10 @@ def test_a_base_or_a_face_model_that_is_not_there_stops_it_at_once(folder, tmp_p
     with pytest.raises(FileNotFoundError, match=r"parsing\.pth is not there"):
         run(folder, tmp_path / "out", face=drawn_faces(parser=Missing()))
     for name in ("recognizer", "parser"):
-        with pytest.raises(ValueError, match="give a face processor that makes both"):
+        with pytest.raises(
+            ValueError, match=r"lacks a detector, a recognizer or a parser\. Give one that has all three"
+        ):
             run(folder, tmp_path / "out", face=drawn_faces(**{name: None}))
-    with pytest.raises(ValueError, match="give at least one clip and one bucket"):
+    with pytest.raises(ValueError, match=r"12 clips and 0 buckets\. Give at least one of each"):
         run(folder, tmp_path / "out", buckets=[])
     assert not (tmp_path / "out").exists()

@@ -57,9 +57,9 @@ def test_what_is_no_bucket_is_shown_one(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("48x480x720", "has 48 frames, but video VAEs take 4k \\+ 1: say 45 or 49"),
-        ("0x480x720", "say 1 or 5"),
-        ("-3x480x720", "say 1 or 5"),
+        ("48x480x720", "has 48 frames, but video VAEs take 4k \\+ 1. Use 45 or 49"),
+        ("0x480x720", "Use 1 or 5"),
+        ("-3x480x720", "Use 1 or 5"),
         ("49x480x728", "480 × 728 pixels, but both sides must be positive multiples of 16"),
         ("49x0x720", "multiples of 16"),
         ("49x-480x720", "multiples of 16"),
@@ -68,6 +68,13 @@ def test_what_is_no_bucket_is_shown_one(text):
 def test_a_bucket_that_no_model_takes_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         Bucket.parse(text)
+
+
+@pytest.mark.parametrize("field", ["frames", "height", "width"])
+def test_a_bucket_counts_in_whole_numbers(field):
+    for value in (49.0, "49", True, None):
+        with pytest.raises(ValueError, match=f"{field} of a bucket is {value!r}, but must be a whole number"):
+            Bucket(**{"frames": 49, "height": 480, "width": 720, field: value})
 
 
 def test_the_longest_bucket_that_a_clip_fills_then_the_nearest_shape_is_chosen():

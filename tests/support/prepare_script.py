@@ -14,7 +14,7 @@ import torch
 from support.tiny_clips import drawn_faces
 
 from lavieid_adapters.data.clips import read_clips
-from lavieid_adapters.data.prepare import prepare
+from lavieid_adapters.data.prepare import prepare_clips
 from lavieid_adapters.data.shard_writer import finished_keys
 from lavieid_adapters.data.video import Bucket
 
@@ -24,7 +24,7 @@ def run(folder: Path, out: Path, **settings):
     given = {"buckets": [Bucket(5, 64, 96), Bucket(9, 64, 96)], "dtype": torch.float32, "samples_per_shard": 3}
     face = settings.pop("face", None) or drawn_faces()
     clips = read_clips(folder / "clips.jsonl")
-    return prepare(clips, out, **{"base": folder / "base", "face": face, **given, **settings})
+    return prepare_clips(clips, out, **{"base": folder / "base", "face": face, **given, **settings})
 
 
 def in_child(folder: Path, out: Path, kill_after: float | None = None) -> int:
