@@ -3,7 +3,7 @@
     python benchmarks/training_scaling.py --gpus 2
 
 CogVideoX-5B's size with random weights, 49 frames of 720×480 as shards of random samples, through `accelerate launch -m
-lavieid_adapters.training.trainer` as a user starts it. All runs have the same global batch, one sample a GPU, so their
+lavieid_adapters train` as a user starts it. All runs have the same global batch, one sample a GPU, so their
 losses should be the same but for rounding; one GPU takes it by gradient accumulation.
 """
 
@@ -85,7 +85,7 @@ def train(work: Path, name: str, launch: list[str], **settings) -> tuple[list[fl
         "log_every": 1, **settings,
     }  # fmt: skip
     (work / f"{name}.yaml").write_text(yaml.safe_dump(config))
-    command = [*launch, "-m", "lavieid_adapters.training.trainer", "--config", str(work / f"{name}.yaml")]
+    command = [*launch, "-m", "lavieid_adapters", "train", "--config", str(work / f"{name}.yaml")]
     begin = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     print(f"{name}: {time.perf_counter() - begin:.0f} s in all", file=sys.stderr, flush=True)
@@ -107,7 +107,7 @@ def main() -> None:
         work = Path(scratch)
         save_models(work)
         save_shards(work / "shards", work / "base", 4 * gpus)
-        examples = Path(__file__).parent.parent / "examples"
+        examples = Path(__file__).parent.parent / "examples" / "training"
         several = ["--num_processes", str(gpus)]
         single = ["--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
         runs = {}

@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from .attachment.attach import attach_lavieid as attach_lavieid
     from .attachment.lavieid import LaVieID as LaVieID
     from .attachment.router_handle import RouterHandle as RouterHandle
+    from .data.clips import read_clips as read_clips
     from .data.labels import token_labels as token_labels
+    from .data.prepare import prepare_clips as prepare_clips
     from .data.shards import Shards as Shards
     from .evaluation.metrics import bootstrap_interval as bootstrap_interval
     from .evaluation.metrics import face_similarity as face_similarity
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from .training.losses import diffusion_loss as diffusion_loss
     from .training.losses import lavieid_loss as lavieid_loss
     from .training.losses import route_loss as route_loss
+    from .training.trainer import Trainer as Trainer
     from .visualize.overlays import component_overlay as component_overlay
 
 __version__ = "0.1.0"
@@ -70,6 +73,7 @@ _HOME = {
     "RouterHandle": "attachment.router_handle",
     "Shards": "data.shards",
     "TAM": "models.tam",
+    "Trainer": "training.trainer",
     "TrainingConfig": "training.config",
     "VideoPipeline": "hosts.pipeline",
     "VisionEncoder": "faces.parts",
@@ -83,6 +87,8 @@ _HOME = {
     "flicker": "evaluation.metrics",
     "frechet_distance": "evaluation.metrics",
     "lavieid_loss": "training.losses",
+    "prepare_clips": "data.prepare",
+    "read_clips": "data.clips",
     "route_iou": "evaluation.metrics",
     "route_loss": "training.losses",
     "second_difference_flicker": "evaluation.metrics",

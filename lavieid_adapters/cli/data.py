@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from .shared import add_models, check_picture, to_device
+from .shared import add_command, add_models, check_picture, to_device
 
 _PREPARE = """\
 Turn clips into training samples for one base model, once: their latents, captions, and whose face is where.
@@ -33,11 +33,11 @@ List the clips of ConsisID's training data, for lavieid prepare:
 
 
 def prepare(args: argparse.Namespace) -> str | None:
-    """Make shards of clips."""
+    """Make shards of clips, in one process or in those of `accelerate launch`."""
     import torch
 
     from ..data.clips import read_clips
-    from ..data.prepare import prepare as prepare_clips
+    from ..data.prepare import prepare_clips
     from ..data.video import Bucket
     from ..faces.processor import FaceProcessor
 
@@ -101,7 +101,7 @@ def inspect(args: argparse.Namespace) -> str:
 
 def convert_consisid(args: argparse.Namespace) -> str:
     """List the clips of ConsisID's data."""
-    from ..data.consisid_clips import convert_consisid as convert
+    from ..data.clips import convert_consisid as convert
 
     counts = convert(args.source, args.output, args.videos)
     left = ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason != "clips")
@@ -109,8 +109,8 @@ def convert_consisid(args: argparse.Namespace) -> str:
 
 
 def add_data_commands(commands: argparse._SubParsersAction) -> None:
-    """The commands `prepare`, `inspect` and `convert-consisid`."""
-    command = _add(commands, "prepare", prepare, "make training samples of clips", _PREPARE)
+    """Add the commands `prepare`, `inspect` and `convert-consisid`."""
+    command = add_command(commands, "prepare", prepare, "make training samples of clips", _PREPARE)
     command.add_argument("clips", type=Path, metavar="CLIPS", help="the list, a .jsonl")
     command.add_argument("--base", required=True, metavar="REPO", help="Hub repo or folder of the base pipeline")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the shards")
@@ -146,24 +146,15 @@ def add_data_commands(commands: argparse._SubParsersAction) -> None:
     how.add_argument("--samples-per-shard", type=_positive(int), default=100, metavar="N", help="(%(default)s)")
     add_models(command)
 
-    command = _add(commands, "inspect", inspect, "draw a contact sheet of training samples", _INSPECT)
+    command = add_command(commands, "inspect", inspect, "draw a contact sheet of training samples", _INSPECT)
     command.add_argument("shards", type=Path, metavar="SHARDS", help="their folder")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the picture, such as .png")
     command.add_argument("--samples", type=_positive(int), default=8, metavar="N", help="how many (%(default)s)")
 
-    command = _add(commands, "convert-consisid", convert_consisid, "list the clips of ConsisID's data", _CONVERT)
+    command = add_command(commands, "convert-consisid", convert_consisid, "list the clips of ConsisID's data", _CONVERT)
     command.add_argument("source", type=Path, metavar="SOURCE", help="total_train_data.txt, or a .json of captions")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the list, a .jsonl")
     command.add_argument("--videos", type=Path, metavar="DIR", help="the videos of a .json, if not 'videos' beside it")
-
-
-def _add(
-    commands: argparse._SubParsersAction, name: str, run: Callable, about: str, text: str
-) -> argparse.ArgumentParser:
-    formatter = argparse.RawDescriptionHelpFormatter
-    command = commands.add_parser(name, help=about, description=text, formatter_class=formatter)
-    command.set_defaults(run=run)
-    return command
 
 
 def _positive(kind: type) -> Callable[[str], float]:

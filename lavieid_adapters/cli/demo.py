@@ -4,25 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..puppets.world.grammar import EXPRESSIONS, MOTIONS, SCENES, caption
-
-_PROMPT = caption(SCENES.index("park"), MOTIONS.index("turn"), EXPRESSIONS.index("smiling"))
-
-_DEMO = f"""\
-Draw a person, and let a small CogVideoX, which was trained in a drawn world and comes with the package, make a video
-of the prompt: without LaVieID, and with it. On two CPU cores in less than a minute, without a download.
-
-  lavieid demo
-  lavieid demo --identity 5 --prompt "{caption(3, 7, 0)}"
-  lavieid demo --mix eyes=7 hair=12
-  lavieid demo --component hair=0 skin=0.5
-
-A prompt says where somebody is, what happens and, if you like, with which face, such as
-  {caption(0, 0, 1)}
-  {caption(2, 4, 2, 1)}
-  scenes: {", ".join(SCENES)}
-  motions: {", ".join(MOTIONS)}
-  faces: {", ".join(EXPRESSIONS)}"""
+from .shared import add_command
 
 
 def demo(args: argparse.Namespace) -> str:
@@ -48,14 +30,27 @@ def demo(args: argparse.Namespace) -> str:
 
 
 def add_demo_command(commands: argparse._SubParsersAction) -> None:
-    """The command `demo`."""
-    command = commands.add_parser(
-        "demo",
-        help="show what the adapters do, without a download",
-        description=_DEMO,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_argument("--prompt", default=_PROMPT, help="(%(default)s)")
+    """Add the command `demo`."""
+    from ..puppets.world.grammar import EXPRESSIONS, MOTIONS, SCENES, caption  # words alone, no torch
+
+    prompt = caption(SCENES.index("park"), MOTIONS.index("turn"), EXPRESSIONS.index("smiling"))
+    text = f"""\
+Draw a person, and let a small CogVideoX, which was trained in a drawn world and comes with the package, make a video
+of the prompt: without LaVieID, and with it. On two CPU cores in less than a minute, without a download.
+
+  lavieid demo
+  lavieid demo --identity 5 --prompt "{caption(3, 7, 0)}"
+  lavieid demo --mix eyes=7 hair=12
+  lavieid demo --component hair=0 skin=0.5
+
+A prompt says where somebody is, what happens and, if you like, with which face, such as
+  {caption(0, 0, 1)}
+  {caption(2, 4, 2, 1)}
+  scenes: {", ".join(SCENES)}
+  motions: {", ".join(MOTIONS)}
+  faces: {", ".join(EXPRESSIONS)}"""
+    command = add_command(commands, "demo", demo, "show what the adapters do, without a download", text)
+    command.add_argument("--prompt", default=prompt, help="(%(default)s)")
     command.add_argument(
         "--identity", type=int, default=3, metavar="N", help="who: 0 to 99,999, all unseen in training (%(default)s)"
     )
@@ -82,14 +77,13 @@ def add_demo_command(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--steps", type=int, default=20, help="of denoising (%(default)s)")
     command.add_argument("--guidance", type=float, default=4.0, help="scale of guidance (%(default)s)")
     command.add_argument("--out", type=Path, default=Path("outputs/demo"), metavar="DIR", help="(%(default)s)")
-    command.set_defaults(run=demo)
 
 
 def _by_name(option: str, settings: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Settings by their names.
+    """Return settings by their names.
 
     Raises:
-        ValueError: If there are two of one name.
+        ValueError: If a name occurs twice.
     """
     named = {}
     for name, value in settings:

@@ -1,20 +1,14 @@
-"""Training the adapters (sections 3.4 and 4.1): `accelerate launch -m lavieid_adapters.training.trainer --config A`."""
+"""The loop of a training run (sections 3.4 and 4.1): resume, steps, checkpoints, validation, signals."""
 
-import argparse
-import ctypes
 import importlib.util
 import math
-import os
 import signal
-import sys
-import textwrap
 import time
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
 import torch
-import yaml
 from diffusers.optimization import get_scheduler
 from peft.utils import get_peft_model_state_dict
 
@@ -30,26 +24,36 @@ from .run_folder import Result, RunFolder
 from .step import TrainingStep
 from .validation import Validation, encode_prompts
 
-accelerate = require("accelerate", "train")
-
-_PR_SET_PDEATHSIG = 1  # of prctl(2)
-
 
 class Trainer:
-    """A training run.
+    """A training run. Under `accelerate launch` each process builds one, and all of them train together.
+
+    Building it loads everything and checks what can be checked; `run` trains. A run that is in the output folder is
+    continued as if it had never stopped.
 
     Args:
-        config: Its settings.
+        config: The settings of the run.
+
+    Attributes:
+        step: The losses of a batch, with the pipeline and the adapters.
+        adapters: The adapters by name.
+        samples: The samples of the shards.
+        first: Steps that an earlier process has done.
 
     Raises:
         ValueError: If the output folder holds another run, or the shards, the adapters or the base do not fit.
-        OSError: If something cannot be had.
+        OSError: If a file or a download fails, or if another process is at work in the output folder.
+        ImportError: If a package for training, or the tracker, is not installed.
     """
 
     def __init__(self, config: TrainingConfig):
+        accelerate = require("accelerate", "train")
         self.config = config
         if config.tracker is not None and importlib.util.find_spec(config.tracker) is None:
-            raise ImportError(f"tracker is {config.tracker!r}, which is not installed: pip install {config.tracker}.")
+            raise ImportError(
+                f"tracker is {config.tracker!r}, which is not installed. Install it with pip install {config.tracker}, "
+                "or set tracker to null."
+            )
         self.folder = RunFolder(config.output)
         self.shards = Shards(config.shards)
         self.shards.check_base(config.base)
@@ -69,7 +73,9 @@ class Trainer:
             raise
 
     def _set_up(self, config: TrainingConfig) -> None:
-        accelerate.utils.set_seed(config.seed)
+        from accelerate.utils import gather_object, set_seed
+
+        set_seed(config.seed)
         self.checkpoint = self.folder.latest()
 
         length, device = len(self.shards.null_prompt), self.accelerator.device
@@ -106,22 +112,22 @@ class Trainer:
         self.first = self.bad_steps = self.batches_done = 0
         if self.checkpoint is not None:
             self._resume()
-        begins = accelerate.utils.gather_object([self.first])
+        begins = gather_object([self.first])
         if len(set(begins)) > 1:
             raise ValueError(
-                f"The processes would begin after steps {sorted(set(begins))}: output, '{config.output}', must be on a "
-                "file system that all machines share."
+                f"The processes would begin after different steps, {sorted(set(begins))}. Put output, "
+                f"'{config.output}', on a file system that all machines share."
             )
         self._signalled = self._stop = False
 
     def run(self) -> Path:
-        """Train until the last step, or until SIGTERM or SIGINT, which leaves a checkpoint.
+        """Train until the last step, or until SIGTERM or SIGINT, after which a checkpoint is written.
 
         Returns:
             The folder of the run, with the adapters in it once the last step is done.
 
         Raises:
-            FloatingPointError: If too many steps in a row were not finite.
+            FloatingPointError: If `max_bad_steps` steps in a row were not finite.
             OSError: If a checkpoint cannot be written.
         """
         config, accelerator = self.config, self.accelerator
@@ -147,7 +153,7 @@ class Trainer:
                     if self.bad_steps >= config.max_bad_steps:
                         last = self.folder.latest()
                         raise FloatingPointError(
-                            f"{self.bad_steps} steps in a row were not finite: lower learning_rate, or look at the "
+                            f"{self.bad_steps} steps in a row were not finite. Lower learning_rate, or look at the "
                             f"clips. {f'{last} is intact' if last else 'No checkpoint had been written yet'}."
                         )
                     if self._stop or number % config.checkpoint_every == 0 or number == config.steps:
@@ -169,7 +175,7 @@ class Trainer:
         return self.folder.path
 
     def _train_step(self, number: int, data) -> dict[str, tuple[float, float]]:
-        """One step of the optimizer; its figures as sums and counts."""
+        """Take one step of the optimizer; return its figures as sums and counts."""
         config, device = self.config, self.accelerator.device
         figures = dict.fromkeys(("loss", "diffusion", "route", "tam", "accuracy"), (0.0, 0.0))
         sums = torch.zeros(len(figures) + 1, 2, device=device)  # the last says whether to stop
@@ -205,11 +211,11 @@ class Trainer:
 
     @property
     def _clips(self) -> str:
-        """What tells the samples and their order: how many, and a digest of their keys."""
+        """Number of samples and a digest of their keys, which fix the samples and their order."""
         return f"{len(self.shards)} ({content_digest(*(line['key'] for line in self.shards.index))[:16]})"
 
     def _result(self, step: int) -> Result:
-        """What there is to save after a step. Every process calls it: FSDP gathers what it has sharded."""
+        """Return what there is to save after a step. Every process must call it, because FSDP gathers its shards."""
         config = self.config
         record = {
             "steps": step,
@@ -245,18 +251,18 @@ class Trainer:
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
-        same_batch = "set gradient_accumulation so that batch_size × it × GPUs is the same"
+        same_batch = "Set gradient_accumulation so that batch_size × it × GPUs is the same"
         for name, now, remedy in (
             ("global batch", self._global_batch, same_batch),
-            ("clips", self._clips, "take the shards as they were, or another output"),
+            ("clips", self._clips, "Take the shards as they were, or another output"),
         ):
             was = state[name.replace(" ", "_")]
             if was != now:
-                raise ValueError(f"The run in '{self.folder.path}' had {name} {was}, but now {now}: {remedy}.")
+                raise ValueError(f"The run in '{self.folder.path}' had {name} {was}, but now {now}. {remedy}.")
         self.first, self.bad_steps, self.batches_done = (state[k] for k in ("step", "bad_steps", "batches_done"))
         if self.first > self.config.steps:
             raise ValueError(
-                f"steps is {self.config.steps}, but '{self.folder.path}' has done {self.first}: set it to more, or set "
+                f"steps is {self.config.steps}, but '{self.folder.path}' has done {self.first}. Set steps to more, or "
                 "output to another folder."
             )
 
@@ -285,42 +291,3 @@ class Trainer:
         self._signalled = True
         if number == signal.SIGINT:  # a launcher may send SIGTERM again, but a person who is in a hurry Ctrl-C
             signal.signal(number, signal.default_int_handler)
-
-
-def stop_with_launcher() -> None:
-    """Under `accelerate launch`, which passes no signal on to a single process, take its end for SIGTERM."""
-    if sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m lavieid_adapters.training.trainer",
-        description="Train LaVieID's adapters on shards that `lavieid prepare` has written.",
-        epilog="The same command continues a run that was stopped or killed. The fields of the config:\n\n"
-        + textwrap.dedent(TrainingConfig.__doc__.partition("Attributes:\n")[2])
-        + "\nTheir defaults:\n\n"
-        + yaml.safe_dump(dict(list(TrainingConfig("", "", "").as_dict().items())[3:]), sort_keys=False),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", required=True, metavar="YAML", help="such as examples/train_cogvideox.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="FIELD=VALUE", help="in the place of what the file says")
-    args = parser.parse_args(argv)
-    stop_with_launcher()
-    try:
-        Trainer(TrainingConfig.load(args.config, args.overrides)).run()
-    except torch.OutOfMemoryError as error:
-        print(
-            f"train: out of GPU memory ({str(error).partition('. ')[0]}): set checkpointing to all, host_storage to "
-            "fp8, or use more GPUs with FSDP.",
-            file=sys.stderr,
-        )
-        return 1
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -93,7 +93,7 @@ def different(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[st
 
 
 class Process:
-    """`python -m lavieid_adapters.training.trainer` in a process that has imported it already.
+    """`lavieid train` in a process that has imported it already.
 
     Args:
         config: The config file.
@@ -149,10 +149,10 @@ def _main(arguments: list[str], log: Path, environment: dict[str, str], file_lim
             os.dup2(file.fileno(), stream.fileno())
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-    from lavieid_adapters.training.trainer import main
+    from lavieid_adapters.cli.main import main
 
     torch.set_num_threads(1)
-    status = main(arguments)
+    status = main(["train", *arguments])
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(status)
