@@ -401,6 +401,6 @@ def test_a_base_or_a_face_model_that_is_not_there_stops_it_at_once(folder, tmp_p
             ValueError, match=r"lacks a detector, a recognizer or a parser\. Give one that has all three"
         ):
             run(folder, tmp_path / "out", face=drawn_faces(**{name: None}))
-    with pytest.raises(ValueError, match=r"12 clips and 0 buckets\. Give at least one of each"):
+    with pytest.raises(ValueError, match=r"15 clips and 0 buckets\. Give at least one of each"):
         run(folder, tmp_path / "out", buckets=[])
     assert not (tmp_path / "out").exists()
