@@ -1,4 +1,4 @@
-"""What a training run begins with: the frozen host, the adapters, the samples, each where it belongs and checked."""
+"""The parts of a training run: the frozen host, the adapters, the ViT and the samples, placed and checked."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from ..data.dataset import SampleFormat, TrainingSamples
 from ..data.shards import Shards
 from ..faces.vision import VisionModel
 from ..files.hub import fetch, hub_errors
-from ..hosts.host import find_blocks
+from ..hosts.host import find_block, find_blocks
 from ..hosts.host_table import find_host
 from ..models.adapter import Adapter
 from ..models.checkpoint import ADAPTERS, Metadata, load_folder
@@ -26,11 +26,11 @@ TRAINED = {"router": ("router", "encoder"), "tam": ("tam",), "both": ("router", 
 
 
 def load_base(config: TrainingConfig):
-    """The pipeline without its text encoder, on the CPU.
+    """Load the pipeline without its text encoder, on the CPU.
 
     Raises:
         ValueError: If it is not a text-to-video pipeline of CogVideoX.
-        OSError: If it is not there.
+        OSError: If it is not there, or a download fails.
     """
     left_out = {"text_encoder": None, "tokenizer": None}
     with hub_errors(config.base):
@@ -42,10 +42,11 @@ def load_base(config: TrainingConfig):
 
 
 def build_adapters(config: TrainingConfig, pipe, checkpoint: Path | None) -> tuple[dict[str, Adapter], Metadata]:
-    """The adapters of a checkpoint, or those that the config names, and fresh ones for what is missing.
+    """Return the adapters of a checkpoint, or those that the config names, and fresh ones for what is missing.
 
     Raises:
-        ValueError: If the config gives sizes for an adapter that is there, or the adapters do not fit each other.
+        ValueError: If the config gives sizes for an adapter that is there, the router's block is not there, or the
+            adapters do not fit each other.
     """
     source = checkpoint or config.adapters
     adapters, metadata = load_folder(source, torch_dtype=torch.float32) if source else ({}, Metadata())
@@ -54,7 +55,9 @@ def build_adapters(config: TrainingConfig, pipe, checkpoint: Path | None) -> tup
             f"'{config.adapters}' has a LoRA of the host, which a run cannot begin with: fuse it into a base of its "
             "own (pipe.load_lora_weights, pipe.fuse_lora, pipe.save_pretrained), or take its folder without the LoRA."
         )
-    block_idx = config.block_idx % len(find_blocks(pipe.transformer, find_host(pipe.transformer)))
+    host = find_host(pipe.transformer)
+    find_block(pipe.transformer, host, config.block_idx)  # raises if it is not there, also without a router
+    block_idx = config.block_idx % len(find_blocks(pipe.transformer, host))
     if source:
         metadata.checked_against(config.base, block_idx)
     for name in TRAINED[config.stage]:
@@ -84,13 +87,13 @@ def sharded(accelerator) -> bool:
 
 
 def place_host(config: TrainingConfig, pipe, accelerator, checkpoint: Path | None) -> None:
-    """Freeze the host, give it LoRA if that is asked for, and put it on its device, or shard it by accelerate's FSDP2.
+    """Freeze the host, add its LoRA if there is one, and move it to its device, or shard it by accelerate's FSDP2.
 
     Args:
-        config: The run's.
+        config: The settings of the run.
         pipe: From `load_base`.
-        accelerator: Whose device, or whose processes, take it.
-        checkpoint: Where LoRA's weights are, if the run is continued.
+        accelerator: Names the device, or the processes over which the host is sharded.
+        checkpoint: Folder with the LoRA's weights, if the run is continued.
 
     Raises:
         ValueError: If accelerate is configured for another FSDP.
@@ -125,7 +128,7 @@ def place_host(config: TrainingConfig, pipe, accelerator, checkpoint: Path | Non
 
 
 def vision_model(config: TrainingConfig, encoder: LocalFacialEncoder, device: torch.device) -> VisionModel:
-    """The ViT whose features an encoder takes."""
+    """Load the ViT whose features an encoder takes."""
     c = encoder.config
     vision = VisionModel(config.vision_model or c.vision_model, c.num_scales)
     vision.place(device)
@@ -133,7 +136,7 @@ def vision_model(config: TrainingConfig, encoder: LocalFacialEncoder, device: to
 
 
 def training_samples(config: TrainingConfig, shards: Shards, pipe, step: TrainingStep) -> TrainingSamples:
-    """The samples of shards as the host and the encoder of a step take them.
+    """Return the samples of shards as the host and the encoder of a step take them.
 
     Raises:
         ValueError: If the host takes other latents.

@@ -92,6 +92,14 @@ def different(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[st
     return sorted(k for k in one.keys() | other.keys() if k not in one or k not in other or not one[k].equal(other[k]))
 
 
+def perturb(trainer) -> None:
+    """Give the last projections of fresh adapters, which are zero, weights with which they act."""
+    for name, last in (("router", "cross_attention.to_out"), ("tam", "to_latents")):
+        if name in trainer.adapters:
+            weight = trainer.adapters[name].get_submodule(last).weight
+            torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(0))
+
+
 class Process:
     """`lavieid train` in a process that has imported it already.
 

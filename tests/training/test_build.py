@@ -140,7 +140,9 @@ def test_another_pipeline_than_text_to_video_is_refused(here, tmp_path):
 
 
 def test_a_block_that_is_not_there_is_refused(here, tmp_path):
-    refused(here, tmp_path, "3", block_idx=3)
+    refused(here, tmp_path, "block_idx is 3, but CogVideoXTransformer3DModel has 3 blocks", block_idx=3)
+    refused(here, tmp_path, "block_idx is -4", block_idx=-4)
+    refused(here, tmp_path, "block_idx is 3", block_idx=3, stage="tam", tam=SIZES["tam"], router={}, encoder={})
 
 
 def test_lora_on_layers_that_are_not_there_is_refused(here, tmp_path):
