@@ -45,7 +45,7 @@ def test_a_prompt_is_what_the_pipeline_makes_of_it(base):
     one, other = encoders.encode_prompt("She walks."), encoders.encode_prompt("He sleeps.")
     assert one.shape == (16, 32) and not torch.equal(one, other)
     wanted, _ = encoders.pipe.encode_prompt("She walks.", do_classifier_free_guidance=False, max_sequence_length=16)
-    assert torch.equal(one, wanted[0])
+    torch.testing.assert_close(one, wanted[0])
     assert BaseEncoders(base, 8, torch.float32, CPU).encode_prompt("She walks.").shape == (8, 32)
 
 
@@ -79,5 +79,5 @@ def test_a_prompt_of_several_tensors_is_refused(base, monkeypatch):
 
 
 def test_a_base_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(OSError, match="'no/such-base'"):
+    with pytest.raises(OSError, match="no/such-base"):
         BaseEncoders("no/such-base", 16, torch.float32, CPU)

@@ -38,7 +38,7 @@ def test_a_run_that_fits_begins(here, tmp_path):
 
 @pytest.mark.parametrize(
     ("base", "error", "part"),
-    [("nobody/nothing", OSError, "HF_HUB_OFFLINE"), ("/nowhere/at/all", ValueError, "check the path")],
+    [("nobody/nothing", OSError, "HF_HUB_OFFLINE"), ("/nowhere/at/all", ValueError, "Check the path")],
 )
 def test_a_missing_base_fails_fast(here, tmp_path, base, error, part):
     begun = time.monotonic()
