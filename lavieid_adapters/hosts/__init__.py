@@ -1,4 +1,4 @@
-"""What is known of diffusers' video models: transformers (`Host`) and pipelines (`VideoPipeline`).
+"""Knowledge of video models: transformers (`Host`) and pipelines (`VideoPipeline`); its README shows how to add one.
 
-May import nothing else of this package.
+Public: `Host`, `VideoPipeline`. May import nothing else of this package.
 """

@@ -1,7 +1,11 @@
 import gc
+import os
+import subprocess
+import sys
 import tempfile
 import warnings
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -394,3 +398,85 @@ def test_settings_go_with_the_photos_one_each(pipe, adapters):
             lavieid.set_identity([Identity(tiny.tokens())], face_index=1, component_map="map.png")
         with pytest.raises(TypeError, match="unexpected keyword"):
             lavieid.set_identity("a.jpg", face_indx=1)
+
+
+@pytest.fixture
+def photos_read(monkeypatch):
+    """Photos for which the models that read faces were made."""
+    made = []
+
+    def make(encoder, **hub):
+        made.append(hub)
+        raise KeyError("gigabytes")
+
+    monkeypatch.setattr(FaceProcessor, "for_encoder", make)
+    return made
+
+
+def test_all_methods_of_a_detached_one_say_so_at_once(pipe, adapters, photos_read, tmp_path):
+    lavieid = attach_lavieid(pipe, adapters)
+    with pytest.raises(KeyError):
+        lavieid.set_identity("photo.jpg")
+    assert len(photos_read) == 1
+    lavieid.detach()
+    latents = tiny.latents(1, 3, 4, 8, 12)
+    uses = {
+        "set_identity": lambda: lavieid.set_identity("photo.jpg"),
+        "set_identity of tokens": lambda: lavieid.set_identity(tiny.tokens()),
+        "encode": lambda: lavieid.encode("photo.jpg"),
+        "reader": lambda: lavieid.reader,
+        "clear": lavieid.clear,
+        "record_routes": lambda: lavieid.record_routes().__enter__(),
+        "refine": lambda: lavieid.refine(latents),
+        "disabled": lambda: lavieid.disabled().__enter__(),
+    }
+    names = ("enabled", "scale", "component_scales", "start", "end", "chunks", "beta", "mirror_first", "reader")
+    uses |= {name: lambda name=name: setattr(lavieid, name, None) for name in names}
+    for use in uses.values():
+        with pytest.raises(ValueError, match=r"This LaVieID has been detached\. Attach its adapters"):
+            use()
+    assert len(photos_read) == 1
+    lavieid.save_pretrained(tmp_path / "adapters")  # the adapters are there still
+    assert (tmp_path / "adapters" / "router").is_dir()
+
+
+def test_a_pipeline_that_got_another_model_is_refused_before_a_photo_is_read(pipe, adapters, photos_read):
+    with attach_lavieid(pipe, adapters) as lavieid:
+        with pytest.raises(KeyError):
+            lavieid.set_identity("photo.jpg")
+        pipe.transformer = tiny.transformer()
+        with pytest.raises(ValueError, match="got a CogVideoXTransformer3DModel after adapters were attached"):
+            lavieid.set_identity("photo.jpg")
+    assert len(photos_read) == 1
+
+
+def test_settings_of_an_adapter_that_is_not_there_say_so(pipe, adapters):
+    with attach_lavieid(pipe, adapters["router"]) as lavieid:
+        assert lavieid.scale == 1 and lavieid.tam_handle is None
+        latents = tiny.latents(1, 3, 4, 8, 12)
+        assert lavieid.refine(latents) is latents
+        for use in (lambda: lavieid.chunks, lambda: setattr(lavieid, "beta", 0.1)):
+            with pytest.raises(ValueError, match="No TAM is attached, because these adapters have no 'tam'"):
+                use()
+    with attach_lavieid(pipe, adapters["tam"]) as lavieid:
+        assert lavieid.chunks == 4 and lavieid.handles == []
+        for use in (lambda: lavieid.scale, lambda: setattr(lavieid, "start", 0.1), lavieid.clear):
+            with pytest.raises(ValueError, match="No router is attached, because these adapters have no 'router'"):
+                use()
+
+
+def test_identities_and_their_files_need_no_face_stack(tmp_path):
+    code = f"""
+import sys
+from support import tiny
+from support.pipelines import build
+from lavieid_adapters import Identity, attach_lavieid
+from lavieid_adapters.models.identity import Identity
+Identity(tiny.tokens()).save(r"{tmp_path / "alice.safetensors"}")
+with attach_lavieid(build()[0], tiny.router()) as lavieid:
+    lavieid.set_identity(r"{tmp_path / "alice.safetensors"}")
+print([name for name in sys.modules if name.startswith("lavieid_adapters.faces.")])
+"""
+    paths = os.pathsep.join([str(Path(__file__).parent.parent), *sys.path])
+    env = {**os.environ, "PYTHONPATH": paths}
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env).stdout == "[]\n"

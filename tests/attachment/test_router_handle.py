@@ -698,3 +698,61 @@ def test_detached_handle_refuses_to_be_used(model):
     assert repr(handle) == "RouterHandle(detached)"
     with pytest.raises(ValueError, match="has been detached"):
         handle.set_tokens(tiny.tokens())
+
+
+def overwriting(router, may: list[bool]):
+    """Let a router overwrite the stream wherever it may, as its kernels do on a GPU, and note whether it may."""
+    apply_folded = router.apply_folded
+
+    def apply(hidden_states, folded, strength=None, in_place=False, region=None, onto=None):
+        may.append(in_place)
+        steered = apply_folded(hidden_states, folded, strength, False, region, onto)
+        return hidden_states.copy_(steered) if in_place else steered
+
+    router.apply_folded = apply
+    return router
+
+
+@pytest.mark.parametrize("first_acts", [True, False])
+@pytest.mark.parametrize("recording", ["first", "second"])
+def test_what_one_handle_records_is_not_overwritten_by_another(model, recording, first_acts):
+    may, leaving = [], []
+    routers = [overwriting(tiny.router(seed), may) for seed in (1, 2)]
+    own = type(model.transformer_blocks[0]).forward
+    model.transformer_blocks[0].forward = lambda *args, **kwargs: (
+        leaving.append((output := own(model.transformer_blocks[0], *args, **kwargs))[0].clone()) or output
+    )
+    with torch.no_grad(), attach(routers[0], model) as first, attach(routers[1], model) as second:
+        first.set_tokens(tiny.tokens(seed=1))
+        second.set_tokens(tiny.tokens(seed=2))
+        first.enabled = first_acts
+        plain = run(model)
+        assert may == [True] * (1 + first_acts)  # where nothing is recorded, all do
+        may.clear()
+        with (first if recording == "first" else second).record_stream() as streams:
+            torch.testing.assert_close(run(model), plain)
+        assert may == [False] * (1 + first_acts)
+        assert len(streams) == 1
+        before_second = tiny.router(1)(leaving[1], tiny.tokens(1, seed=1)) if first_acts else leaving[1]
+        torch.testing.assert_close(streams[0], leaving[1] if recording == "first" else before_second)
+        assert not torch.allclose(tiny.router(2)(before_second, tiny.tokens(1, seed=2)), streams[0])
+        run(model)
+        assert may[-1]
+
+
+def test_all_methods_of_a_detached_handle_say_so_at_once(model):
+    handle = attach(tiny.router(), model)
+    handle.set_tokens(tiny.tokens())
+    handle.detach()
+    uses = [
+        lambda: handle.set_tokens(tiny.tokens()),
+        handle.clear,
+        lambda: handle.record_routes().__enter__(),
+        lambda: handle.record_stream().__enter__(),
+        lambda: handle.disabled().__enter__(),
+        *(lambda name=name: setattr(handle, name, 1) for name in ("enabled", "scale", "start", "end")),
+        lambda: setattr(handle, "component_scales", {}),
+    ]
+    for use in uses:
+        with pytest.raises(ValueError, match=r"This RouterHandle has been detached\. Attach"):
+            use()
