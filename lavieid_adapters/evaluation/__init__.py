@@ -1,4 +1,4 @@
-"""Videos → figures: likeness, consistency, flicker.
+"""Videos → figures: likeness, consistency, flicker, routing.
 
-May import `faces`, `models`, `files` and `extras`.
+Public: all functions of `metrics`. May import `faces`, `models.identity`, `files` and `extras`.
 """

@@ -1,4 +1,4 @@
-"""What videos are measured by: pure functions on features that some other model has taken, and on pixels."""
+"""Figures of videos: pure functions on features, which some other model has computed, and on pixels."""
 
 # n m videos or samples · f frames · d channels · h w pixels · b batch · r routes · t video tokens · c components
 
@@ -20,8 +20,8 @@ class Interval(NamedTuple):
 def face_similarity(
     embeddings: Tensor, reference: Tensor, mask: Tensor | None = None, *, skip_missing: bool = False
 ) -> Tensor:
-    """How much the person in each video looks like its reference: the mean over the frames of the cosine between their
-    face embeddings (FaceSim of table 2). Negative cosines stay negative.
+    """Return the likeness of the person in each video to its reference: the mean over the frames of the cosine between
+    their face embeddings (FaceSim of table 2). Negative cosines stay negative.
 
     A frame without a face counts as 0. Otherwise a method would win by showing the face only where it succeeds, and
     figures with different rules for such frames cannot be compared.
@@ -55,8 +55,8 @@ def face_similarity(
 
 
 def temporal_consistency(features: Tensor) -> Tensor:
-    """How much the frames of each video look alike: VBench's formula for its subject consistency, where the features
-    are of the subject, and for its background consistency, where they are of the background.
+    """Return how much the frames of each video look alike: VBench's formula for its subject consistency, where the
+    features are of the subject, and for its background consistency, where they are of the background.
 
     The mean over all frames but the first of (cosine to the first frame + cosine to the frame before) / 2, as printed
     in the supplement of VBench (Huang et al., CVPR 2024). VBench's code also raises negative cosines to 0; this does
@@ -80,11 +80,10 @@ def temporal_consistency(features: Tensor) -> Tensor:
 
 
 def flicker(video: Tensor) -> Tensor:
-    """The mean absolute difference of successive frames. VBench's temporal flickering is (255 - this) / 255 for pixels
-    of 0 to 255.
+    """Return the mean absolute difference of successive frames.
 
-    VBench takes it on videos of still scenes alone, since all that moves counts as well; for moving pictures there is
-    `second_difference_flicker`.
+    VBench's temporal flickering is (255 - this) / 255 for pixels of 0 to 255. VBench takes it on videos of still scenes
+    alone, since all that moves counts as well; for moving pictures there is `second_difference_flicker`.
 
     Args:
         video: (n, f, 3, h, w), uint8 or floating point.
@@ -100,7 +99,7 @@ def flicker(video: Tensor) -> Tensor:
 
 
 def second_difference_flicker(video: Tensor) -> Tensor:
-    """The mean absolute second difference of the frames, |x[t+1] - 2 x[t] + x[t-1]|: flicker without a warp.
+    """Return the mean absolute second difference of the frames, |x[t+1] - 2 x[t] + x[t-1]|: flicker without a warp.
 
     A pixel that brightens or darkens steadily, as under smooth motion of soft structure, costs nothing; one that goes
     to and fro from frame to frame costs twice what it does in `flicker`.
@@ -119,8 +118,8 @@ def second_difference_flicker(video: Tensor) -> Tensor:
 
 
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
-    """The squared Fréchet distance of two normal distributions fitted to features (Dowson and Landau, 1982; FID by
-    Heusel et al., 2017): |mu_a - mu_b|² + tr(C_a + C_b - 2 (C_a^½ C_b C_a^½)^½).
+    """Return the squared Fréchet distance of two normal distributions fitted to features (Dowson and Landau, 1982; FID
+    by Heusel et al., 2017): |mu_a - mu_b|² + tr(C_a + C_b - 2 (C_a^½ C_b C_a^½)^½).
 
     Args:
         features_a: (n, d), floating point, n > d.
@@ -195,7 +194,7 @@ def route_iou(weights: Tensor, labels: Tensor, ignore_index: int = -100) -> Tens
 def bootstrap_interval(
     values: Tensor, groups: Tensor | None = None, confidence: float = 0.95, samples: int = 2000, seed: int = 0
 ) -> Interval:
-    """The mean and its percentile bootstrap interval (Efron, 1979), where whole groups are drawn with replacement.
+    """Return the mean and its percentile bootstrap interval (Efron, 1979): whole groups are drawn with replacement.
 
     Several videos of one person are not independent: drawn one by one they would make the interval too narrow.
 
@@ -216,10 +215,10 @@ def bootstrap_interval(
         raise ValueError(f"values has shape {tuple(values.shape)}, but must be (n,) with n at least 1.")
     if groups is not None and groups.shape != values.shape:
         raise ValueError(f"groups has shape {tuple(groups.shape)} for values of {tuple(values.shape)}: one a value.")
-    if not 0 < confidence < 1 or samples < 1:
-        raise ValueError(
-            f"confidence is {confidence} and samples {samples}, but they must lie between 0 and 1, and be 1 or more."
-        )
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}, but must lie between 0 and 1.")
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise ValueError(f"samples is {samples!r}, but must be a whole number of at least 1.")
     values = values.detach().cpu().double()
     if not values.isfinite().all():
         raise ValueError(f"{(~values.isfinite()).sum()} of {len(values)} values are not finite: leave them out.")
@@ -246,7 +245,7 @@ def _check_features(features: Tensor) -> None:
 
 
 def _signed(video: Tensor, least: int) -> Tensor:
-    """The video in a dtype that holds differences of its pixels exactly, or in float32 or wider."""
+    """Return the video in a dtype that holds differences of its pixels exactly, or in float32 or wider."""
     if video.ndim != 5 or video.shape[1] < least:
         raise ValueError(
             f"video has shape {tuple(video.shape)}, but must be (videos, frames, channels, height, width) of at least "

@@ -53,7 +53,7 @@ CELEBAMASK_TO_COMPONENT = np.array(
 
 
 def read_component_map(source, size: tuple[int, int]) -> np.ndarray:
-    """A user's segmentation of a whole photo, (height, width) of uint8, 0 to 6.
+    """Return a user's segmentation of a whole photo, (height, width) of uint8, 0 to 6.
 
     Args:
         source: An array of class ids, or the path of an image, or a PIL image: a palette PNG or a grey one, whose
@@ -91,8 +91,7 @@ def read_component_map(source, size: tuple[int, int]) -> np.ndarray:
 
 
 def warp_map(component_map: np.ndarray, matrix: np.ndarray, size: tuple[int, int], inverse: bool = False) -> np.ndarray:
-    """A map (h, w) under an affine matrix (2, 3), or its inverse, in `size` (width, height); 0 where it does not
-    reach."""
+    """Return a map (h, w) under an affine matrix (2, 3), or its inverse, in `size` (width, height); 0 beside it."""
     if inverse:
         matrix = _inverse(matrix)
     return _warped(component_map, matrix, size)
@@ -101,14 +100,13 @@ def warp_map(component_map: np.ndarray, matrix: np.ndarray, size: tuple[int, int
 def warp_picture(
     picture: np.ndarray, matrix: np.ndarray, size: tuple[int, int], fill: tuple[int, int, int]
 ) -> np.ndarray:
-    """A picture (h, w, 3), uint8, under an affine matrix (2, 3), in `size` (width, height); `fill` where it does not
-    reach."""
+    """Return a picture (h, w, 3), uint8, under an affine matrix (2, 3), in `size` (width, height); `fill` beside it."""
     return _warped(picture, matrix, size, Image.Resampling.BILINEAR, fillcolor=fill)
 
 
 def whole_picture(picture: np.ndarray, side: int, fill: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A whole picture (h, w, 3), uint8, shrunk or enlarged, in the middle of a square (side, side, 3) of the colour
-    `fill`, and the matrix (2, 3) that brings it there."""
+    """Return a picture (h, w, 3), uint8, scaled into the middle of a square (side, side, 3) of the colour `fill`, and
+    the matrix (2, 3) from its pixels to the square's."""
     height, width = picture.shape[:2]
     scale = side / max(height, width)
     size = round(width * scale), round(height * scale)
@@ -133,12 +131,12 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
 
 
 def component_shares(component_map: np.ndarray) -> np.ndarray:
-    """The share of a component map (h, w) that each component takes, (m,)."""
+    """Return the share of a component map (h, w) that each component takes, (m,)."""
     return np.bincount(component_map.ravel(), minlength=NUM_CLASSES)[1:] / component_map.size
 
 
 def hidden_components(component_map: np.ndarray, min_area: float) -> dict[str, str]:
-    """Which components a component map (h, w) does not show well enough, with the reason.
+    """Return the components that a component map (h, w) does not show well enough, with the reason.
 
     Args:
         component_map: 0 to 6.
@@ -154,14 +152,14 @@ def hidden_components(component_map: np.ndarray, min_area: float) -> dict[str, s
 
 
 def component_mask(hidden: Container[str]) -> np.ndarray:
-    """Which components are not among those that are `hidden`, (m,), bool."""
+    """Return True for each component that is not `hidden`, (m,), bool."""
     return np.array([name not in hidden for name in FACIAL_COMPONENTS])
 
 
 def component_images(
     aligned: np.ndarray, component_map: np.ndarray, hidden: Mapping[str, str], size: int, grayscale: bool = False
 ) -> np.ndarray:
-    """Each component alone on white, in the square around it: (m, s, s, 3), uint8; all white where it is hidden.
+    """Return each component alone on white, in the square around it: (m, s, s, 3), uint8; all white where it is hidden.
 
     Args:
         aligned: The aligned face, (h, w, 3), uint8, RGB.

@@ -23,7 +23,7 @@ _HEIC = "HEIC photos need pillow-heif and its register_heif_opener()"
 
 
 class Photo:
-    """A photograph that is decoded when its pixels are first wanted.
+    """A photograph, decoded when its pixels are first read.
 
     EXIF's rotation is applied, transparency lies on white, 16-bit grey is scaled to 8 bits, and an animation is its
     current frame, which is the first one when it comes from a file.
@@ -33,13 +33,13 @@ class Photo:
             RGB order of uint8, uint16, or floats from 0 to 1.
 
     Attributes:
-        name: What it is called in errors.
-        digest: 32 hexadecimal digits that tell its content.
+        name: Its name in errors.
+        digest: 32 hexadecimal digits of its content.
 
     Raises:
         TypeError, ValueError: If it is none of these, or an array that is no image.
         FileNotFoundError: If there is no such file.
-        OSError: If a URL cannot be had.
+        OSError: If a download failed.
     """
 
     def __init__(self, source):
@@ -61,7 +61,7 @@ class Photo:
 
     @property
     def pixels(self) -> np.ndarray:
-        """(height, width, 3), uint8, RGB; at most MAX_SIDE a side.
+        """The upright photo, (height, width, 3), uint8, RGB; at most MAX_SIDE a side.
 
         Raises:
             ValueError: If it is no image, is damaged, or has too many pixels or too few.
@@ -167,5 +167,7 @@ def _download(url: str) -> bytes:
                 if time.monotonic() > deadline:
                     raise requests.Timeout(f"not done after {URL_SECONDS:g} s")
     except (requests.RequestException, HTTPError) as error:
-        raise OSError(f"'{url}' cannot be had ({error}): check it, or download the photo yourself.") from error
+        raise OSError(
+            f"Could not download '{url}' ({error}). Check the address, or download the photo and pass the file."
+        ) from error
     return bytes(data)

@@ -186,7 +186,10 @@ def test_bootstrap_interval_draws_whole_groups():
         ),
         (lambda: bootstrap_interval(random(0)), r"\(0,\), but must be \(n,\)"),
         (lambda: bootstrap_interval(random(3), torch.zeros(2)), r"\(2,\) for values of \(3,\)"),
-        (lambda: bootstrap_interval(random(3), confidence=95), "confidence is 95 .* between 0 and 1"),
+        (lambda: bootstrap_interval(random(3), confidence=95), "confidence is 95, but must lie between 0 and 1"),
+        (lambda: bootstrap_interval(random(3), confidence=0.0), "confidence is 0.0, but must lie between 0 and 1"),
+        (lambda: bootstrap_interval(random(3), samples=0), "samples is 0, but must be a whole number of at least 1"),
+        (lambda: bootstrap_interval(random(3), samples=2.5), "samples is 2.5, but must be a whole number"),
         (lambda: bootstrap_interval(torch.tensor([1.0, math.nan])), "1 of 2 values are not finite"),
     ],
 )
