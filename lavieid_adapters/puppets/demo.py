@@ -104,12 +104,12 @@ def run_demo(
 def _check(identity: int, mix: Mapping, component_scales: Mapping, steps: int) -> None:
     for number in (identity, *mix.values()):
         if not 0 <= number < len(TEST_PEOPLE):
-            raise ValueError(f"There is no person {number}: say a number from 0 to {len(TEST_PEOPLE) - 1}.")
+            raise ValueError(f"There is no person {number}. Give a number from 0 to {len(TEST_PEOPLE) - 1}.")
     for name in (*mix, *component_scales):
         if name not in FACIAL_COMPONENTS:
-            raise ValueError(f"'{name}' is no component: say one of {', '.join(FACIAL_COMPONENTS)}.")
+            raise ValueError(f"'{name}' is no component. Give one of {', '.join(FACIAL_COMPONENTS)}.")
     if steps < 1:
-        raise ValueError(f"{steps} denoising steps are too few: say at least 1.")
+        raise ValueError(f"{steps} denoising steps are too few. Give at least 1.")
 
 
 def _write(out: Path, reference: Panel, panels: list[Panel], prompt: str) -> str:

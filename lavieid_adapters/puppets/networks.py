@@ -110,7 +110,7 @@ def to_network(pictures: Tensor, size: int) -> Tensor:
             "w)."
         )
     if pictures.shape[2] != pictures.shape[3]:
-        raise ValueError(f"The pictures are {tuple(pictures.shape[2:])} pixels, but must be square: crop them.")
+        raise ValueError(f"The pictures are {tuple(pictures.shape[2:])} pixels, but must be square. Crop them.")
     x = pictures.float() / 127.5 - 1
     if x.shape[-1] != size:
         x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False).clamp(-1, 1)

@@ -25,8 +25,8 @@ def weights_folder(folder: str | os.PathLike | None = None) -> Path:
     """
     found = WEIGHTS if folder is None else Path(folder)
     if not (found / "model_index.json").is_file():
-        remedy = "give the folder of a pipeline" if folder else "install the package from a complete wheel or checkout"
-        raise FileNotFoundError(f"The drawn world's weights are missing, '{found / 'model_index.json'}': {remedy}.")
+        remedy = "Give the folder of a pipeline" if folder else "Install the package from a complete wheel or checkout"
+        raise FileNotFoundError(f"The drawn world's weights are missing, '{found / 'model_index.json'}'. {remedy}.")
     return found
 
 

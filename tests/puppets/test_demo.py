@@ -20,9 +20,9 @@ PROMPT = caption(0, 0, 1)
     ("argv", "message"),
     [
         (["--prompt", "A dragon sleeps."], "must name one scene"),
-        (["--identity", "100000"], "There is no person 100000: say a number from 0 to 99999"),
+        (["--identity", "100000"], "There is no person 100000. Give a number from 0 to 99999"),
         (["--mix", "eyes=-1"], "There is no person -1"),
-        (["--mix", "ears=4"], "'ears' is no component: say one of eyebrows, eyes"),
+        (["--mix", "ears=4"], "'ears' is no component. Give one of eyebrows, eyes"),
         (["--component", "ears=0"], "'ears' is no component"),
         (["--mix", "eyes=7", "--mix", "hair=5", "eyes=4"], "--mix sets 'eyes' twice, to 7 and to 4: say it once"),
         (["--component", "hair=0", "hair=0.5"], "--component sets 'hair' twice, to 0 and to 0.5"),

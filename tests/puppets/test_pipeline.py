@@ -51,7 +51,7 @@ def test_weights_that_are_missing_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(base, "WEIGHTS", tmp_path / "weights")
     with pytest.raises(FileNotFoundError, match=r"weights/model_index\.json'.*complete wheel"):
         load_pipeline()
-    with pytest.raises(FileNotFoundError, match="give the folder of a pipeline"):
+    with pytest.raises(FileNotFoundError, match="Give the folder of a pipeline"):
         weights_folder(tmp_path)
 
 

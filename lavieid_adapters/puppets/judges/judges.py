@@ -78,7 +78,7 @@ class Verdict:
             ValueError: If there are not as many people as videos.
         """
         if len(people) != len(self.values):
-            raise ValueError(f"{len(people)} people for {len(self.values)} videos: give one a video.")
+            raise ValueError(f"{len(people)} people for {len(self.values)} videos. Give one a video.")
         wrong = (self.values - people.values.to(self.values.device)[:, None]).abs()
         counted = (self.visible & self.face[..., None]).float()
         errors = []
@@ -98,8 +98,8 @@ class Judges:
         )
         if motion.config.signs != analyst.num_signs:
             raise ValueError(
-                f"The reader of motions takes {motion.config.signs} signs, but this analyst gives {analyst.num_signs}: "
-                "load two that were trained together."
+                f"The reader of motions takes {motion.config.signs} signs, but this analyst gives {analyst.num_signs}. "
+                "Load two that were trained together."
             )
 
     @classmethod
@@ -117,7 +117,7 @@ class Judges:
         missing = [name for name in FOLDERS if not (folder / name / "config.json").is_file()]
         if missing:
             raise FileNotFoundError(
-                f"'{folder}' has no {' and no '.join(missing)}: give the folder that benchmarks/puppets/train_sight.py "
+                f"'{folder}' has no {' and no '.join(missing)}. Give the folder that benchmarks/puppets/train_sight.py "
                 "wrote."
             )
         # The files may hold half precision.

@@ -42,7 +42,7 @@ def reading_parts(
     missing = [f"{name}/" for name in ("face", "vision") if not (folder / name).is_dir()]
     if missing:
         raise FileNotFoundError(
-            f"'{folder}' has no {' and no '.join(missing)}, by which photos of drawn people are read: give the folder "
+            f"'{folder}' has no {' and no '.join(missing)}, by which photos of drawn people are read. Give the folder "
             "that benchmarks/puppets/train_sight.py wrote."
         )
     faces = DrawnFaces(folder / "face")

@@ -234,9 +234,9 @@ def _landmarks(head: Head, tracks: Tracks, size: int) -> Tensor:
 def _seeds(seeds: Sequence[int] | Tensor, people: People) -> Tensor:
     seeds = as_seeds(seeds, people.values.device)
     if len(seeds) != len(people):
-        raise ValueError(f"There are {len(people)} people and {len(seeds)} seeds: give one seed a person.")
+        raise ValueError(f"There are {len(people)} people and {len(seeds)} seeds. Give one seed a person.")
     if not len(seeds):
-        raise ValueError("There are no people to draw: give at least one.")
+        raise ValueError("There are no people to draw. Give at least one.")
     return seeds
 
 

@@ -32,7 +32,7 @@ def as_seeds(seeds: Sequence[int] | Tensor, device: torch.device | str) -> Tenso
             raise TypeError(f"A seed is {wrong[0]!r}, a {type(wrong[0]).__name__}, but seeds are whole numbers.")
         values = torch.tensor([int(seed) for seed in seeds], dtype=torch.int64)
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
-        raise TypeError(f"The seeds are {values.dtype}, but must be whole numbers: pass them as int64.")
+        raise TypeError(f"The seeds are {values.dtype}, but must be whole numbers. Pass them as int64.")
     if values.ndim != 1:
         raise ValueError(f"The seeds have shape {tuple(values.shape)}, but must be one row of n seeds.")
     # Where the seeds are on a GPU already, a look at them would wait for it; the hash takes any int64.

@@ -155,14 +155,14 @@ class People:
         for i, parameter in enumerate(PARAMETERS):
             if parameter.name == name:
                 return parameter.low + (parameter.high - parameter.low) * self.values[:, i]
-        raise ValueError(f"There is no parameter {name!r}; choose one of {', '.join(p.name for p in PARAMETERS)}.")
+        raise ValueError(f"There is no parameter {name!r}. Choose one of {', '.join(p.name for p in PARAMETERS)}.")
 
     def style(self, name: str) -> Tensor:
         """Return one style: (n,) int64, the number of its choice."""
         for i, style in enumerate(STYLES):
             if style.name == name:
                 return self.styles[:, i]
-        raise ValueError(f"There is no style {name!r}; choose one of {', '.join(s.name for s in STYLES)}.")
+        raise ValueError(f"There is no style {name!r}. Choose one of {', '.join(s.name for s in STYLES)}.")
 
     def with_component(self, name: str, other: "People") -> "People":
         """Return these people with one facial component of others.
@@ -178,9 +178,9 @@ class People:
             ValueError: If the component is unknown, or the numbers of people do not fit.
         """
         if name not in _COLUMNS:
-            raise ValueError(f"There is no component {name!r}; choose one of {', '.join(FACIAL_COMPONENTS)}.")
+            raise ValueError(f"There is no component {name!r}. Choose one of {', '.join(FACIAL_COMPONENTS)}.")
         if len(other) not in (1, len(self)):
-            raise ValueError(f"{len(other)} people cannot lend {name} to {len(self)}: give as many, or one.")
+            raise ValueError(f"{len(other)} people cannot lend {name} to {len(self)}. Give as many, or one.")
         values, styles = self.values.clone(), self.styles.clone()
         values[:, _COLUMNS[name]] = other.values[:, _COLUMNS[name]].to(values.device)
         styles[:, _STYLE_COLUMNS[name]] = other.styles[:, _STYLE_COLUMNS[name]].to(styles.device)
