@@ -1,4 +1,4 @@
-"""Bytes on disk and on the Hub, of whatever they are: this room knows no adapter.
+"""Files on disk and on the Hub: atomic saves, downloads, digests, the opening of images, the model card's text.
 
-May import nothing else of this package.
+This room knows no adapter and no face. Nothing in it is public. It may import nothing else of this package.
 """

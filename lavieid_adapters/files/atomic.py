@@ -1,4 +1,4 @@
-"""Saving without half-written files: aside first, then renamed; and one writer at a time."""
+"""Atomic saves: files are written to a folder aside and then renamed, and a lock keeps a second writer out."""
 
 import os
 import tempfile
@@ -15,10 +15,14 @@ except ImportError:  # Windows has none
 
 @contextmanager
 def written_aside(target: str | os.PathLike) -> Iterator[Path]:
-    """Give an empty folder, and move the files that were put there into `target` once the block has ended well.
+    """Yield an empty folder, and move the files that are put there into `target` once the block has ended well.
 
     Files of the same name are replaced, others are left alone. After an error, in the block or in a rename, nothing has
     changed.
+
+    Raises:
+        ValueError: If `target` is a file.
+        IsADirectoryError: If one of the files has the name of a folder in `target`.
     """
     target = Path(target)
     if target.is_file():
@@ -45,7 +49,7 @@ def written_aside(target: str | os.PathLike) -> Iterator[Path]:
 
 
 def lock(file: BinaryIO, path: str | os.PathLike) -> None:
-    """Keep others from locking an open file until it is closed.
+    """Lock an open file until it is closed, against other processes that call this function.
 
     Raises:
         OSError: If another process has locked it.

@@ -1,5 +1,4 @@
-"""The files of an adapter: `config.json`, one safetensors file, a model card; loaded strictly, saved aside and
-renamed."""
+"""The files of one adapter: `config.json`, one safetensors file, a model card. Loaded strictly, saved atomically."""
 
 import os
 import tempfile
@@ -52,8 +51,8 @@ class Adapter(ModelMixin, ConfigMixin):
 
         Raises:
             ValueError: If the config or the weights are not those of this class, or damaged; lists missing, unexpected
-                and misshapen weights. Nothing else than safetensors is ever opened.
-            OSError: If it cannot be had.
+                and misshapen weights. No file but safetensors is ever opened for weights.
+            OSError: If it cannot be fetched.
             TypeError: If a keyword is not known.
         """
         unknown = sorted(set(kwargs) - {*HUB_KEYWORDS, *_LOAD_KEYWORDS})
@@ -70,10 +69,10 @@ class Adapter(ModelMixin, ConfigMixin):
 
     @classmethod
     def inspect(cls, folder: Path, weights: str = SAFETENSORS_WEIGHTS_NAME):
-        """The adapter of a folder without its weights, on the meta device.
+        """Return the adapter of a folder without its weights, on the meta device.
 
         Raises:
-            ValueError: If the folder does not hold just what an adapter of this class has.
+            ValueError: If the folder does not hold exactly the files, settings and weights of an adapter of this class.
         """
         present = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "nothing"
         for name in (CONFIG_NAME, weights):

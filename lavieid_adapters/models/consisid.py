@@ -1,4 +1,8 @@
-"""Starting from a ConsisID checkpoint: which of its weights become which of ours, and reading no others."""
+"""Starting from a ConsisID checkpoint: the names of its weights and ours, and reading of those weights alone.
+
+`LocalRouter.from_consisid` and `LocalFacialEncoder.from_consisid` call this file and hand in their class, so that it
+imports neither.
+"""
 
 import json
 import os
@@ -10,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..files.hub import fetch_file
+from .checks import whole
 
 # Our name → ConsisID's name in its transformer. A name that ends in "." is a prefix and stands for all below it.
 ENCODER_KEYS = {"extractor.": "local_facial_extractor."}
@@ -57,6 +62,7 @@ def start_router(
     """Build a router whose phi is one of a ConsisID checkpoint's; see `LocalRouter.from_consisid`."""
     keys = {ours: theirs.format(layer=layer) for ours, theirs in ROUTER_KEYS.items()}
     config, weights = read(repo_or_folder, keys, subfolder, **kwargs)
+    layer = whole("layer", layer)
     layers = config["num_layers"] // config["cross_attn_interval"]
     if not 0 <= layer < layers:
         raise ValueError(
@@ -76,8 +82,7 @@ def start_router(
 def read(
     repo_or_folder: str | os.PathLike, keys: Mapping[str, str], subfolder: str | None = "transformer", **kwargs
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a ConsisID transformer's config, and those of its weights that `keys` (ours → theirs) names, under our
-    names.
+    """Read a ConsisID transformer's config, and under our names the weights that `keys` (ours → theirs) names.
 
     Files that hold none of them are not fetched. Keywords are `fetch_file`'s.
 
@@ -115,7 +120,7 @@ def read(
 
 
 def load(module: nn.Module, weights: Mapping[str, Tensor], keys: Mapping[str, str]) -> None:
-    """Copy weights into a module, all that lie below the names that `keys` gives; others keep their values.
+    """Copy weights into a module. Parameters that lie below none of our names in `keys` keep their values.
 
     Raises:
         ValueError: Lists missing and unexpected keys.

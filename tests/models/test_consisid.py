@@ -93,6 +93,9 @@ def test_another_checkpoint_is_refused(cls, is_consisid, tmp_path):
 
 
 def test_a_layer_that_is_not_there_is_refused(saved):
+    for layer in (1.0, True, "0"):
+        with pytest.raises(TypeError, match=f"layer is {layer!r}"):
+            LocalRouter.from_consisid(saved, layer=layer)
     with pytest.raises(ValueError, match=r"layer is 2.*2 cross-attentions: choose 0 to 1"):
         LocalRouter.from_consisid(saved, layer=2)
 
