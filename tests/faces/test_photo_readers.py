@@ -155,8 +155,11 @@ def test_a_name_that_is_nothing_lists_what_is_registered(cartoons):
 
 @pytest.mark.parametrize("name", [None, 7, ["cartoons"]], ids=repr)
 def test_a_config_whose_vision_model_is_no_text_is_refused(name):
-    with pytest.raises(TypeError, match="but must be a name or a path"):
+    with pytest.raises(TypeError, match="but must be a name"):
         FaceProcessor.for_encoder(tiny.encoder(vision_model=name))
+    for call in (registered, VisionModel, lambda name: FaceProcessor.for_encoder(tiny.encoder(), vision_model=name)):
+        with pytest.raises(TypeError, match="but must be a name or a path"):
+            call(name)
 
 
 def test_a_photo_reader_is_no_vision_model_of_another_encoder(cartoons):
