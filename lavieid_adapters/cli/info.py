@@ -14,7 +14,7 @@ hidden, and which encoder made it.
 
 
 def describe(path: Path) -> str:
-    """What a folder of adapters, or an identity file, holds.
+    """Return a description of a folder of adapters or an identity file.
 
     Raises:
         ValueError, OSError: If it is neither, or damaged.

@@ -15,25 +15,25 @@ from ..files.hub import fetch, hub_errors
 
 
 def text_length(base: str | os.PathLike, **hub) -> int | None:
-    """How many text tokens a base model's transformer takes, by its config; None if that does not say."""
+    """Return how many text tokens a base model's transformer takes, by its config; None if the config does not say."""
     path = fetch(base, ["transformer/config.json"], **hub) / "transformer" / "config.json"
     return json.loads(path.read_text(encoding="utf-8")).get("max_text_seq_length") if path.is_file() else None
 
 
 class BaseEncoders:
-    """What turns clips and captions into what a base model's transformer takes.
+    """The VAE and the text encoder of a base model, which turn clips and captions into its transformer's inputs.
 
     Args:
         base: Hub repo or folder of the pipeline, whose transformer is not loaded.
         max_sequence_length: Tokens of a prompt; the pipeline's own if None.
-        dtype: In which they compute.
-        device: Where.
+        dtype: Dtype in which they compute.
+        device: Device on which they compute.
         tiling: Whether the VAE works by tiles: less memory, slightly other latents.
         hub: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`.
 
     Raises:
-        ValueError: If it is no pipeline of one text encoder and a VAE for videos.
-        OSError: If it cannot be had.
+        ValueError: If the base is no pipeline of one text encoder and a VAE for videos.
+        OSError: If the base is not there, or a download fails.
     """
 
     def __init__(
@@ -48,7 +48,9 @@ class BaseEncoders:
         with hub_errors(str(base)):
             pipe = DiffusionPipeline.from_pretrained(base, transformer=None, dtype=dtype, **hub)
         if not hasattr(pipe, "encode_prompt") or getattr(pipe, "vae", None) is None:
-            raise ValueError(f"'{base}' is a {type(pipe).__name__}, which has no VAE and no encode_prompt.")
+            raise ValueError(
+                f"'{base}' is a {type(pipe).__name__}, which lacks a VAE or encode_prompt. Use text-to-video."
+            )
         self.pipe, self.device = pipe.to(device), device
         known = inspect.signature(pipe.encode_prompt).parameters
         given = {"num_videos_per_prompt": 1, "do_classifier_free_guidance": False, "device": device}
@@ -60,7 +62,7 @@ class BaseEncoders:
 
     @torch.inference_mode()
     def encode_prompt(self, prompt: str) -> Tensor:
-        """The embedding of a prompt, (n, d), on the CPU.
+        """Return the embedding of a prompt, (n, d), on the CPU.
 
         Raises:
             ValueError: If the pipeline gives more than one.
@@ -69,18 +71,18 @@ class BaseEncoders:
         embeds = [value for value in given if isinstance(value, Tensor)]
         if len(embeds) != 1:
             raise ValueError(
-                f"{type(self.pipe).__name__} describes a prompt by {len(embeds)} tensors, but shards hold one: use a "
+                f"{type(self.pipe).__name__} describes a prompt by {len(embeds)} tensors, but shards hold one. Use a "
                 "base such as CogVideoX or Wan."
             )
         return embeds[0][0].cpu()
 
     @torch.inference_mode()
     def encode_frames(self, frames: np.ndarray, seed: int) -> Tensor:
-        """The normalised latents of a clip, (f, c, h, w), on the CPU.
+        """Return the normalised latents of a clip, (f, c, h, w), on the CPU.
 
         Args:
             frames: (f, h, w, 3), uint8, RGB.
-            seed: Of the sample that is drawn from what the VAE gives.
+            seed: Seed of the sample that is drawn from the VAE's distribution.
         """
         vae = self.pipe.vae
         pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].to(self.device)

@@ -19,12 +19,11 @@ _TEXT, _SMALL, _LINE = ImageFont.load_default(17), ImageFont.load_default(13), 2
 
 
 def shard_sheet(shards: Shards, samples: Sequence[int]) -> Image.Image:
-    """A row a sample: the reference's aligned face and some of the frames, with their components over them, and what
-    else is known.
+    """Draw a row per sample: the aligned reference and some frames, with their components over them, and the caption.
 
     Args:
-        shards: Where the samples are.
-        samples: Which of them, by their places in the index.
+        shards: The shards.
+        samples: Their places in the index.
     """
     rows = [_row(shards, i) for i in samples]
     width = max(row.width for row in rows) + 2 * _MARGIN
@@ -75,7 +74,7 @@ def _row(shards: Shards, i: int) -> Image.Image:
 
 
 def _frame(pixels: np.ndarray, component_map: np.ndarray, about: dict, number: int) -> Image.Image:
-    """A frame with its components over it, its time, and whether its face was found."""
+    """Return a frame with its components over it, its time, and a note if no face was found."""
     known = component_map < NUM_CLASSES
     shrunk = Image.fromarray(component_map * known).resize(pixels.shape[1::-1], Image.Resampling.NEAREST)
     frame = tinted(pixels, np.asarray(shrunk))
@@ -85,7 +84,7 @@ def _frame(pixels: np.ndarray, component_map: np.ndarray, about: dict, number: i
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """A text in lines of at most `width` pixels; what is too long ends in dots."""
+    """Return a text in lines of at most `width` pixels; a text that is too long ends in dots."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

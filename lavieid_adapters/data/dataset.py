@@ -47,14 +47,14 @@ class Batch:
     id_embedding: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        """All on a device, but for the images and their mask: the vision model takes them from the CPU."""
+        """Move all to a device, but for the images and their mask: the vision model takes them from the CPU."""
         moved = [f.name for f in fields(self) if f.name not in ("images", "mask")]
         return replace(self, **{name: getattr(self, name).to(device) for name in moved})
 
 
 @dataclass(frozen=True)
 class SampleFormat:
-    """What a run needs of each sample besides the shards' content.
+    """The settings by which a run reads samples from shards.
 
     Attributes:
         grids: The host's token grid for each size (frames, height, width) of a clip.
@@ -119,7 +119,7 @@ class TrainingSamples(Dataset):
 
 
 def collate(samples: Sequence[Batch]) -> Batch:
-    """One batch of several.
+    """Join several batches into one.
 
     Raises:
         ValueError: If their sizes differ.
@@ -127,7 +127,7 @@ def collate(samples: Sequence[Batch]) -> Batch:
     sizes = sorted({tuple(sample.latents.shape[1:]) for sample in samples})
     if len(sizes) > 1:
         raise ValueError(
-            f"A batch holds latents of {' and '.join(map(str, sizes))}: put clips of one size into a batch, or set "
+            f"A batch holds latents of {' and '.join(map(str, sizes))}. Put clips of one size into a batch, or set "
             "batch_size to 1."
         )
     return Batch(**{f.name: torch.cat([getattr(s, f.name) for s in samples]) for f in fields(Batch)})
@@ -183,7 +183,10 @@ class MicroBatches(Sampler):
 
 
 def batches(samples: TrainingSamples, batch_size: int, *, start: int, stride: int, num_workers: int) -> Iterator[Batch]:
-    """The batches of a process, without end; read ahead by `num_workers` processes. Arguments as in `MicroBatches`."""
+    """Yield the batches of a process without end, read ahead by `num_workers` processes.
+
+    Arguments as in `MicroBatches`.
+    """
     order = MicroBatches(samples.shards.sizes, batch_size, samples.format.seed, start, stride)
     context = None
     if num_workers:
@@ -212,6 +215,6 @@ def batches(samples: TrainingSamples, batch_size: int, *, start: int, stride: in
 
 
 def _leave_signals(worker: int) -> None:
-    """A signal to the whole group is for the training process, which still needs samples to end its step."""
+    """Ignore signals to the whole group: the training process hears them, and needs samples to end its step."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

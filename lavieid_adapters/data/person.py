@@ -1,4 +1,4 @@
-"""Whose clip it is: the reference that the person is known by, and the person's components in every frame."""
+"""The person of a clip: the reference that shows who it is, and the person's components in every frame."""
 
 # f frames · h w pixels
 
@@ -22,7 +22,7 @@ _STRIDE = 4  # of the frames of another clip in which a reference is looked for
 
 
 def reference_score(image: np.ndarray, face: DetectedFace) -> float:
-    """How good a reference a face makes, 0 to 1: detection score × sharpness × frontality.
+    """Return how good a reference a face makes, 0 to 1: detection score × sharpness × frontality.
 
     Sharpness is v / (v + 100) for the variance v of the Laplacian of the grey face at 128 × 128 pixels. Frontality is
     (1 - |2 a - 1|) (1 - |b - 0.56| / 0.44) for the place of the nose's tip: a from the left eye, 0, to the right, 1,
@@ -67,17 +67,17 @@ def find_person(
     read: Callable[[Clip], tuple[np.ndarray, Sequence[float]]] | None = None,
     min_face_share: float = 0.5,
 ) -> tuple[FaceFeatures, str, np.ndarray]:
-    """A clip's reference, and the components of that person in each of its frames.
+    """Find a clip's reference, and the components of that person in each of its frames.
 
     The reference is the given photo; or the best frame of another clip of the same person, which the clip's key
     chooses, or of the next one if that is of no use; or the best frame of the clip itself. Of several faces in a
     photo or a frame the largest is meant.
 
     Args:
-        processor: What reads faces.
+        processor: Reads faces.
         clip: The clip.
         frames: Its frames, (f, h, w, 3), uint8, RGB.
-        seconds: Their times.
+        seconds: The times of the frames.
         others: All clips of the person, if it has a name.
         read: Gives the frames of another clip, and their times.
         min_face_share: Share of the frames in which a face must be found.
@@ -105,13 +105,13 @@ def find_person(
 def person_maps(
     processor: FaceProcessor, frames: np.ndarray, faces: Sequence[Sequence[DetectedFace]], reference: FaceFeatures
 ) -> np.ndarray:
-    """The components of one person in each frame.
+    """Return the components of one person in each frame.
 
     Of several faces it is the one whose identity embedding is most like the reference's; without a recognizer the one
     nearest to where the person was last, or the largest.
 
     Args:
-        processor: What reads faces.
+        processor: Reads faces.
         frames: (f, h, w, 3), uint8, RGB.
         faces: Those that were found in each frame.
         reference: What is read of the person's reference.

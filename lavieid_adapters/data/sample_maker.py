@@ -28,16 +28,16 @@ _GREY = (128, 128, 128)  # of what is unknown
 
 
 class SampleMaker:
-    """Makes samples: decodes a clip, finds its person in every frame, and lets the base model encode it.
+    """Maker of samples: decodes a clip, finds its person in every frame, and encodes it with the base model.
 
     Args:
         clips: All clips, among which others of one person are found.
-        encoders: The base model's.
-        face: What reads faces.
-        buckets: Lengths and sizes that clips are brought to.
-        fps: Frames a second that are taken of a clip.
+        encoders: The base model's encoders.
+        face: Reads faces.
+        buckets: Lengths and sizes that clips are cut and resized to.
+        fps: Frames per second that are taken of a clip.
         min_face_share: Share of a clip's frames in which a face must be found.
-        seed: Of the samples that are drawn from what the VAE gives.
+        seed: Seed of the samples that are drawn from the VAE's distributions.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SampleMaker:
             self._of_person[clip.person].append(clip)
 
     def make(self, clip: Clip) -> tuple[dict[str, bytes], dict]:
-        """The files of a sample by their suffixes, and what an index says of it.
+        """Return the files of a sample by their suffixes, and its line of the index.
 
         Raises:
             Rejected: If the clip cannot be used.
@@ -91,13 +91,13 @@ class SampleMaker:
         return _members(about, tensors, frames, maps, features), line
 
     def _read(self, clip: Clip) -> tuple[np.ndarray, list[float]]:
-        """The frames of a clip, and their times in seconds."""
+        """Return the frames of a clip, and their times in seconds."""
         frames, _, start = read_frames(clip.folder / clip.video, self.fps, self.buckets)
         return frames, [start + i / self.fps for i in range(len(frames))]
 
 
 def previewed(frames: int) -> list[int]:
-    """Which of a clip's frames its preview shows."""
+    """Return which of a clip's frames its preview shows."""
     return np.linspace(0, frames - 1, PREVIEWS).round().astype(int).tolist()
 
 

@@ -17,22 +17,24 @@ _END = bytes(1024)  # of a tar archive
 
 
 class ShardWriter:
-    """Appends samples to the shards of one process, and a line on each to its journal.
+    """Writer of the shards of one process: appends samples, and a line on each to the process's journal.
 
     A sample counts once its line, which comes last, is in the journal. What a kill has left half-written is cut off
     when a writer opens.
 
     Args:
-        folder: Of the shards.
+        folder: Folder of the shards.
         rank: The number of this process.
-        samples_per_shard: After which a new tar begins.
+        samples_per_shard: Samples in one tar file.
 
     Raises:
-        ValueError: If the journal, or a shard of it, is damaged.
+        ValueError: If `samples_per_shard` is less than 1, or the journal, or a shard of it, is damaged.
         OSError: If another writer of this rank is at work.
     """
 
     def __init__(self, folder: str | os.PathLike, rank: int = 0, samples_per_shard: int = 100):
+        if samples_per_shard < 1:
+            raise ValueError(f"samples_per_shard is {samples_per_shard}, but must be at least 1.")
         self.folder, self.rank, self.samples_per_shard = Path(folder), rank, samples_per_shard
         path = self.folder / f"journal-{rank:05d}.jsonl"
         self._tar, self._journal = None, open(path, "ab", buffering=0)  # noqa: SIM115
@@ -132,7 +134,7 @@ class ShardWriter:
 
 
 def finished_keys(folder: str | os.PathLike, rejected: bool = True) -> set[str]:
-    """The clips that any process has written, or `rejected`."""
+    """Return the keys of the clips that any process has written, and with `rejected` of those it has rejected."""
     lines = [line for path in _journals(Path(folder)) for line in _read_journal(path)[0]]
     return {line["key"] for line in lines if rejected or "shard" in line}
 
@@ -167,14 +169,14 @@ def _journals(folder: Path) -> list[Path]:
 
 
 def _read_journal(path: Path) -> tuple[list[dict], int]:
-    """The whole lines of a journal, and where they end."""
+    """Return the whole lines of a journal, and where they end."""
     data = path.read_bytes()
     size = data.rfind(b"\n") + 1
     return read_lines(data[:size], path), size
 
 
 def _archived(name: str, content: bytes) -> bytes:
-    """A file as tar archives hold it, with nothing of when and by whom it was made."""
+    """Return a file as tar archives hold it, without time or owner, so that the bytes depend on the content alone."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
     return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512)

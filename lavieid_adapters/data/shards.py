@@ -23,14 +23,14 @@ PARTS = ("vae", "text_encoder")  # of the base model, that made the samples
 
 
 class Shards:
-    """Reads the samples of a folder that `prepare` has made.
+    """The samples of a folder that `prepare_clips` has made.
 
     Args:
         folder: The folder.
 
     Attributes:
-        header: What the samples were made with.
-        index: Of each sample its key, where it is, and its size, sorted by key.
+        header: The settings that the samples were made with.
+        index: Key, place and size of each sample, sorted by key.
         null_prompt: Embedding of the empty prompt, (n, d).
 
     Raises:
@@ -71,7 +71,7 @@ class Shards:
         return [(line["frames"], line["height"], line["width"]) for line in self.index]
 
     def members(self, i: int) -> dict[str, bytes]:
-        """The files of sample `i` by their suffixes, such as "json" or "maps.png".
+        """Return the files of sample `i` by their suffixes, such as "json" or "maps.png".
 
         Raises:
             ValueError: If the shard is damaged there.
@@ -87,7 +87,7 @@ class Shards:
             raise ValueError(f"'{self.folder / line['shard']}' is damaged at {line['key']} ({error}).") from error
 
     def check_base(self, base: str | os.PathLike, **hub) -> None:
-        """Make sure that a base model's VAE, and text encoder if it is here, are those that made the samples.
+        """Check that a base model's VAE, and its text encoder if the base is a folder, are those that made the samples.
 
         Args:
             base: Hub repo or folder of the pipeline.
@@ -107,12 +107,12 @@ class Shards:
 
 
 def read_picture(data: bytes) -> np.ndarray:
-    """The pixels of one of a sample's pictures: (h, w, 3), or (h, w) of classes."""
+    """Return the pixels of one of a sample's pictures: (h, w, 3), or (h, w) of classes."""
     return np.array(Image.open(io.BytesIO(data)))
 
 
 def read_header(folder: Path) -> dict:
-    """What a folder's samples are made with.
+    """Return the settings that a folder's samples were made with.
 
     Raises:
         ValueError: If it holds no shards, those of another version, or damaged ones.
@@ -134,7 +134,7 @@ def read_header(folder: Path) -> dict:
 
 
 def read_lines(data: bytes, path: Path) -> list[dict]:
-    """The objects of a file of one a line.
+    """Return the objects of a file that holds one per line.
 
     Raises:
         ValueError: If a line is damaged.

@@ -1,4 +1,4 @@
-"""Gradient checkpointing that computes again no more of the host's blocks than memory asks for."""
+"""Gradient checkpointing that recomputes no more of the host's blocks than the memory requires."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ _MARGIN = 0.06  # share of the memory that is left to fragmentation
 
 
 class BlockCheckpointing:
-    """Decides for each block of a host whether its activations are kept, or computed again in the backward pass.
+    """Policy that decides for each block of a host whether its activations are stored, or recomputed in backward.
 
     The last blocks keep theirs: they are the first to be freed, before earlier ones need room to be computed again.
     Blocks up to the router's need no gradient and keep nothing.
@@ -32,7 +32,7 @@ class BlockCheckpointing:
         self._block = self._size = self._before = 0  # bytes a block keeps; the largest batch; bytes before its step
 
     def __call__(self, block: nn.Module, *args):
-        """What diffusers calls in the place of a block, under `enable_gradient_checkpointing`."""
+        """Run a block; diffusers calls this in its place under `enable_gradient_checkpointing`."""
         place = self._place[id(block)]
         if place < self._first or place >= self._count - (self.kept or 0):
             return block(*args)
@@ -44,7 +44,7 @@ class BlockCheckpointing:
         return checkpoint(block.__call__, *args, use_reentrant=False)
 
     def begin(self, device: torch.device, size: int) -> None:
-        """Before a step: a batch of more than any earlier `size` is measured anew."""
+        """Begin a step. A batch that is larger than all earlier ones is measured anew."""
         if self._auto and size > self._size:
             self.kept, self._block, self._size = None, 0, size
         if self.kept is None and device.type == "cuda":
@@ -52,7 +52,7 @@ class BlockCheckpointing:
             self._before = torch.cuda.memory_allocated(device)
 
     def settle(self, device: torch.device, limit: float | None = None) -> None:
-        """After the optimizer's step: keep what the measured step has left room for.
+        """End a step, after the optimizer: store as many activations as the measured step has left room for.
 
         Args:
             device: The GPU.

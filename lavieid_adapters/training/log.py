@@ -1,4 +1,4 @@
-"""What is seen of a training run: a line and a progress bar in the terminal, and a tracker's curves."""
+"""The log of a training run: lines and a progress bar in the terminal, and a tracker's curves."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from ..extras import require
 
 
 class TrainingLog:
-    """Averages the figures of steps, shows them, and gives them to accelerate's trackers; a context manager.
+    """Log that averages the figures of steps, prints them, and passes them to accelerate's trackers; a context manager.
 
     Args:
-        accelerator: Whose main process shows, and whose trackers are told.
+        accelerator: Its main process prints, and its trackers receive the figures.
         first, last: The run's first step here, and its last.
         every: Steps between entries.
     """
@@ -60,6 +60,6 @@ class TrainingLog:
         self._counts.clear()
 
     def say(self, text: str) -> None:
-        """A line above the bar, from the main process."""
+        """Print a line above the bar, from the main process."""
         if self._accelerator.is_main_process:
             self._bar.console.print(text, highlight=False, soft_wrap=True, markup=False)

@@ -28,7 +28,7 @@ _CONFIG, _LOCK, _STATE, _TENSORS = "config.yaml", ".lock", "state.json", "state.
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has made so far.
+    """The result of a run so far.
 
     Attributes:
         adapters: By the names of their subfolders.
@@ -69,7 +69,7 @@ class RunFolder:
         self._locked = None
 
     def claim(self, config: TrainingConfig) -> None:
-        """Make the folder this run's, or see that it is. A run without a checkpoint has nothing to lose, and gives way.
+        """Take the folder for this run, or check that it is this run's. A run without a checkpoint is replaced.
 
         Raises:
             ValueError: If it holds another run, or something else.
@@ -114,7 +114,7 @@ class RunFolder:
             self._locked.close()
 
     def latest(self) -> Path | None:
-        """The last checkpoint; None if there is none yet."""
+        """Return the last checkpoint; None if there is none yet."""
         return max(self.checkpoints.glob("step-*"), default=None)
 
     def save(self, step: int, result: Result, state: Mapping, tensors: Mapping[str, Tensor], keep_last: int) -> Path:
@@ -169,7 +169,7 @@ class RunFolder:
 
     @staticmethod
     def load_state(checkpoint: Path) -> tuple[dict, dict[str, Tensor]]:
-        """What `save` was given as `state` and `tensors`."""
+        """Return the `state` and `tensors` that `save` was given."""
         return json.loads((checkpoint / _STATE).read_text(encoding="utf-8")), load_file(checkpoint / _TENSORS)
 
 
@@ -185,7 +185,7 @@ def _reach_disk(file: Path) -> None:
 
 
 def push_run(folder: str | os.PathLike, repo_id: str, **kwargs):
-    """Upload what a run has made: adapters, LoRA, card and record, as one commit.
+    """Upload the result of a run: adapters, LoRA, card and record, as one commit.
 
     Args:
         folder: The run's folder, or one of its checkpoints; of a run that has not ended, the last checkpoint.

@@ -1,4 +1,4 @@
-"""What one training step computes (section 3.4): a batch through the frozen host and the adapters to the losses."""
+"""One training step (section 3.4): a batch through the frozen host and the adapters to the losses."""
 
 # b batch · f frames · c channels · h w height and width of the latents · m components · n video tokens
 
@@ -43,12 +43,12 @@ class TrainingStep:
         pipe: A CogVideoX pipeline, whose transformer is on the device of training and frozen.
         adapters: "router" and "encoder", "tam", or all, on the same device.
         vision: Has `encode`, as `VisionModel`; not needed without an encoder.
-        config: The run's.
+        config: The settings of the run.
         null_prompt: Embedding of the empty prompt, (n, d); needed for `tam_guidance_scale` alone.
 
     Attributes:
-        checkpointing: What decides which blocks are computed again.
-        handle: The attached router's; None without one.
+        checkpointing: Decides which blocks are recomputed.
+        handle: The handle of the attached router; None without one.
     """
 
     def __init__(
@@ -75,16 +75,18 @@ class TrainingStep:
 
     @property
     def attention(self):
-        """The context in which a step, its backward pass included, uses the fastest attention there is."""
+        """The context in which a step, its backward pass included, uses the fastest attention available."""
         return sdpa_kernel(_ATTENTION, set_priority=True) if self.device.type == "cuda" else nullcontext()
 
     def __call__(self, batch: Batch, route_only: bool = False) -> dict[str, Tensor]:
-        """The loss to be minimised as "loss", and its parts: "diffusion" (eq. 1), "route" (eq. 5), "tam", and
-        "correct" of "labelled" video tokens, of which a part may be missing.
+        """Return the loss to minimise as "loss" (eq. 6), and its parts as far as the stage has them.
+
+        The parts are "diffusion" (eq. 1), "route" (eq. 5) and "tam"; "correct" is the number of "labelled" video tokens
+        whose component has the largest logit.
 
         Args:
             batch: On the device of training, its images and mask on the CPU.
-            route_only: Eq. 5 alone, for which the host runs no further than to the router's block.
+            route_only: Compute eq. 5 alone, for which the host runs only up to the router's block.
         """
         latents, noise = batch.latents.float(), batch.noise
         limit = self.config.tam_max_noise
@@ -126,7 +128,7 @@ class TrainingStep:
         return losses
 
     def _denoise(self, noisy: Tensor, prompt_embeds: Tensor, timesteps: Tensor) -> Tensor:
-        """What stage "tam" lets TAM correct: as a pipeline denoises, as far as the config says."""
+        """Return the latents that stage "tam" lets TAM correct: denoised as a pipeline does, in the config's steps."""
         scale = self.config.tam_guidance_scale
 
         def guided(latents: Tensor, now: Tensor) -> Tensor:
@@ -141,7 +143,7 @@ class TrainingStep:
         return denoise(self.scheduler, guided, noisy.float(), timesteps, self.config.tam_denoising_steps)
 
     def component_tokens(self, images: Tensor, mask: Tensor, id_embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Component tokens (b, m, l, D) of references, with their mask.
+        """Return the component tokens (b, m, l, D) of references, with their mask.
 
         Args:
             images: Each component alone on white, (b, m, s, s, 3), uint8, on the CPU.
@@ -154,8 +156,10 @@ class TrainingStep:
             return self.encoder(id_embeds, maps).float(), mask.to(self.device)
 
     def reference_images(self, aligned, component_map, hidden) -> tuple[Tensor, Tensor]:
-        """`images` and `mask` for `component_tokens` of one aligned face and its components; arguments as in
-        `component_images`."""
+        """Return `images` and `mask` for `component_tokens` of one aligned face and its components.
+
+        Arguments as in `component_images`.
+        """
         mask = torch.from_numpy(component_mask(hidden))[None]
         size, grayscale = self.vision.image_size, self.encoder.config.grayscale
         return torch.from_numpy(component_images(aligned, component_map, hidden, size, grayscale))[None], mask
@@ -168,7 +172,7 @@ class TrainingStep:
         return {"route": loss, "loss": self.config.lambda_route * loss, "correct": correct, "labelled": labelled}
 
     def predict(self, noisy: Tensor, prompt_embeds: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The host's output for noisy latents, and the video stream that the router meets."""
+        """Return the host's output for noisy latents, and the video stream that enters the router."""
         inputs = {
             "hidden_states": noisy,
             "encoder_hidden_states": prompt_embeds.to(self.dtype),
@@ -183,7 +187,7 @@ class TrainingStep:
         return prediction, streams[-1]
 
     def _positions(self, latents: Tensor):
-        """CogVideoX's rotary embeddings for latents of this size, as its pipeline makes them."""
+        """Return CogVideoX's rotary embeddings for latents of this size, as its pipeline makes them."""
         if not self.transformer.config.use_rotary_positional_embeddings:
             return None
         shape = tuple(latents.shape[1:])
@@ -196,7 +200,7 @@ class TrainingStep:
 
     @contextmanager
     def _first_blocks(self) -> Iterator[None]:
-        """The host ends with the router's block."""
+        """Let the host end with the router's block, inside the context."""
         count = self.config.block_idx % len(self._blocks) + 1
         blocks = getattr(self.transformer, self._host.blocks)
         setattr(self.transformer, self._host.blocks, nn.ModuleList(blocks[:count]))

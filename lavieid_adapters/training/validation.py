@@ -1,4 +1,4 @@
-"""What a run generates on the way: a fixed set of people and prompts, as videos with their route maps."""
+"""Validation: a run generates a fixed set of people and prompts, as videos with their route maps."""
 
 # f frames · h w pixels · m components · F H W token grid
 
@@ -49,13 +49,13 @@ class Validation:
     """Generates each subject with the adapters as they are.
 
     Args:
-        step: What holds the pipeline and the adapters.
+        step: Holds the pipeline and the adapters.
         shards: Whose first samples are taken if the config names no one, and whose size and empty prompt in any case.
-        config: The run's.
-        prompts: What `encode_prompts` gave.
+        config: The settings of the run.
+        prompts: From `encode_prompts`.
 
     Raises:
-        ValueError, OSError: If a reference cannot be read, or a model for it cannot be had.
+        ValueError, OSError: If a reference cannot be read, or a download of a model fails.
     """
 
     def __init__(self, step: TrainingStep, shards: Shards, config: TrainingConfig, prompts: Sequence[Tensor] = ()):
@@ -137,21 +137,24 @@ def _sample_subject(members: dict[str, bytes]) -> Subject:
 
 
 def encode_prompts(config: TrainingConfig, length: int, device: torch.device) -> list[Tensor]:
-    """The embeddings of the prompts that the config names, (1, n, d) each. The text encoder is gone afterwards: call
-    this before the host needs the memory.
+    """Return the embeddings of the prompts that the config names, (1, n, d) each.
+
+    The text encoder is freed afterwards, so call this before the host needs the memory.
 
     Args:
-        config: The run's.
+        config: The settings of the run.
         length: Tokens of a prompt, as in the shards.
-        device: Where it works.
+        device: Device of the text encoder.
 
     Raises:
         FileNotFoundError: If a reference that the config names is not there.
-        OSError: If the text encoder cannot be had.
+        OSError: If the text encoder is not there, or its download fails.
     """
     for entry in config.validation:
         if "://" not in entry["reference"] and not Path(entry["reference"]).is_file():
-            raise FileNotFoundError(f"There is no photo '{entry['reference']}', which validation names.")
+            raise FileNotFoundError(
+                f"There is no photo '{entry['reference']}', which validation names. Correct its path."
+            )
     if not config.validation:
         return []
     encoders = BaseEncoders(config.base, length, getattr(torch, config.dtype), device)

@@ -78,6 +78,16 @@ def test_a_prompt_of_several_tensors_is_refused(base, monkeypatch):
         encoders.encode_prompt("x")
 
 
+def test_a_pipeline_without_prompts_is_refused(tmp_path):
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    unet = UNet2DModel(8, block_out_channels=(4, 4), norm_num_groups=2, layers_per_block=1,
+                       down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path / "base")
+    with pytest.raises(ValueError, match="is a DDPMPipeline, which lacks a VAE or encode_prompt"):
+        BaseEncoders(tmp_path / "base", 16, torch.float32, CPU)
+
+
 def test_a_base_that_is_not_there_is_named(tmp_path):
     with pytest.raises(OSError, match="no/such-base"):
         BaseEncoders("no/such-base", 16, torch.float32, CPU)

@@ -177,3 +177,9 @@ def test_a_full_disk_is_told_and_what_was_written_is_whole(tmp_path, whole):
     assert 0 < len(finished_keys(folder)) < 9
     write(folder, range(9))
     assert files(folder) == whole
+
+
+def test_a_shard_of_no_samples_is_refused_before_a_file_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"samples_per_shard is 0, but must be at least 1\."):
+        ShardWriter(tmp_path, samples_per_shard=0)
+    assert not list(tmp_path.iterdir())
