@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor, nn
 
 from ..hosts.host import Arguments, Grid, Host
@@ -74,6 +75,19 @@ class ForwardContext(NamedTuple):
         """Whether the stream is the video tokens (b, n, d), as far as is known."""
         return self.start is None and not self.frames_in_batch
 
+    def need_known(self, transformer: nn.Module) -> None:
+        """Check that the place of the video tokens is known.
+
+        Raises:
+            ValueError: If the stream may hold others, and the forward does not tell where.
+        """
+        if not self.known:
+            raise ValueError(
+                f"This forward of {type(unwrap_module(transformer)).__name__} does not tell where in its stream the "
+                "video is. Call it by the object that the router is attached to, with the arguments that say the token "
+                "grid, or detach the router."
+            )
+
     def take(self, stream: Tensor) -> Tensor:
         """Return the video tokens (b, n, d) of a stream, as a view of it.
 
@@ -105,6 +119,20 @@ class ForwardContext(NamedTuple):
     def _count(self, stream: Tensor) -> int:
         """Return the number of video tokens in a stream (b, s, d)."""
         return stream.shape[1] if self.start is None else math.prod(self.grid)
+
+
+def need_whole_stream(transformer: nn.Module, what: str) -> None:
+    """Check that a device has all tokens of a video, for something that needs them all.
+
+    Raises:
+        ValueError: If each device may have a share of them.
+    """
+    parallel = getattr(transformer, "_parallel_config", None)
+    if getattr(parallel, "context_parallel_config", None) is not None:
+        raise ValueError(
+            f"{what} need all video tokens on one device, but in context parallel each may have a share of them. Run "
+            f"{type(unwrap_module(transformer)).__name__} without enable_parallelism."
+        )
 
 
 def _progress(host: Host, arguments: Arguments, pipeline: HostPipeline | None) -> Tensor | None:

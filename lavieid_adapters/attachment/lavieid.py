@@ -72,7 +72,8 @@ class LaVieID(StrengthSettings):
         self.tam: TAM | None = adapters.get("tam")
         self.handles: list[RouterHandle] = []
         self.tam_handle: TAMHandle | None = None
-        self._hub, self._reader = dict(hub or {}), None
+        self._hub = dict(hub or {})
+        self._reader: IdentityReader | None = None
         notices, strength = list(notices), None
         try:
             for transformer in pipeline.transformers if self.router is not None else ():

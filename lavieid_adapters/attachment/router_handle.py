@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from ..hosts.host import Grid, Host, activation_dtype, find_block, find_stream, token_width, weights_device
 from ..hosts.pipeline import HostPipeline
-from ..models.identity import FACIAL_COMPONENTS
 from ..models.local_router import LocalRouter
 from .block_hook import insert_innermost, remove_innermost
 from .conditioning import Conditioning
-from .forward_context import ForwardContext
+from .forward_context import ForwardContext, need_whole_stream
 from .regions import read_regions
-from .strength import Strength, StrengthSettings
+from .strength import Strength, StrengthSettings, component_names
 
 _HOOK = "lavieid_router"  # name of a block's `StreamHook` in its registry
 
@@ -67,7 +66,6 @@ class RouterHandle(StrengthSettings):
 
     Attributes:
         router, transformer, block_idx, block: The router and its place.
-        strength: Holds `scale`, `component_scales`, `start` and `end`.
         context: Context of the transformer's latest forward.
 
     Raises:
@@ -90,7 +88,7 @@ class RouterHandle(StrengthSettings):
         super().__init__()
         block = find_block(transformer, host, block_idx)
         stream = find_stream(block, host)
-        names = _component_names(router, names)
+        names = component_names(router.config.num_components, names)
         width = token_width(transformer, host)
         if width not in (None, router.config.dim):
             raise ValueError(
@@ -109,7 +107,7 @@ class RouterHandle(StrengthSettings):
         if device is not None:
             router.to(device)
         self.router, self.transformer, self.block_idx, self.block = router, transformer, block_idx, block
-        self.strength = Strength(names, device) if strength is None else strength
+        self._strength = Strength(names, device) if strength is None else strength
         self.context = ForwardContext.unknown(host)
         self._host, self._pipeline, self._notices = host, pipeline, [] if notices is None else notices
         self._conditioning: Conditioning | None = None
@@ -125,6 +123,11 @@ class RouterHandle(StrengthSettings):
             insert_innermost(block, hook, _HOOK)
         hook.handles.append(self)
         self._pre_hook = transformer.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+
+    @property
+    def strength(self) -> Strength:
+        """Holds `scale`, `component_scales`, `start` and `end`; shared by the handles of one `LaVieID`."""
+        return self._strength
 
     def set_tokens(
         self,
@@ -153,7 +156,7 @@ class RouterHandle(StrengthSettings):
         """
         self._need_attached()
         if regions is not None:
-            self._need_whole_stream("regions")
+            need_whole_stream(self.transformer, "regions")
             regions = read_regions(regions)
         conditioning = Conditioning(self.router, tokens, mask, videos_per_prompt, regions)
         if not tokens.requires_grad:
@@ -179,15 +182,15 @@ class RouterHandle(StrengthSettings):
         if not torch.compiler.is_compiling() and not self.enabled:
             return
         if self._conditioning is not None:
-            self._need_known_place()
+            self.context.need_known(self.transformer)
             if not self.context.whole:
-                self._need_whole_stream("Streams that hold more than the video (given frames, memory)")
+                need_whole_stream(self.transformer, "Streams that hold more than the video (given frames, memory)")
             if self._conditioning.regions is not None:
-                self._need_whole_stream("regions")
+                need_whole_stream(self.transformer, "regions")
             passes = None if self._pipeline is None else self._pipeline.passes(arguments)
             self._conditioning.check_forward(len(latents), passes, self.context.grid)
         if windowed:
-            self._check_window()
+            self.strength.check_window(self.transformer)
 
     def steer(self, stream: Tensor, overwrite: bool = True) -> Tensor:
         """Return the stream that leaves the block with eq. 3 applied to its video tokens.
@@ -205,7 +208,7 @@ class RouterHandle(StrengthSettings):
         if not acts and self._recorded_streams is None:
             return stream
         if acts:
-            self._need_known_place()
+            self.context.need_known(self.transformer)
 
         tokens = self.context.take(stream)  # b n D'
         # A checkpoint's second call, in the backward pass, is not another forward.
@@ -246,7 +249,7 @@ class RouterHandle(StrengthSettings):
         self._need_attached()
         if self._recorded_streams is not None:
             raise ValueError("The stream is being recorded already. End that recording first.")
-        self._need_whole_stream("Recorded streams")
+        need_whole_stream(self.transformer, "Recorded streams")
         self._recorded_streams = []
         try:
             yield self._recorded_streams
@@ -270,7 +273,7 @@ class RouterHandle(StrengthSettings):
         self._need_attached()
         if self._recorded_routes is not None:
             raise ValueError("Routes are being recorded already. End that recording first.")
-        self._need_whole_stream("Route maps")
+        need_whole_stream(self.transformer, "Route maps")
         if grid is None and self._host.grid is None:
             raise ValueError(
                 f"The token grid of {type(self.transformer).__name__} is not known. Pass grid=(frames, height, width)."
@@ -319,44 +322,6 @@ class RouterHandle(StrengthSettings):
                 "set_tokens, or detach it.",
                 stacklevel=3,
             )
-
-    def _check_window(self) -> None:
-        # Numbers that a compiled forward reads are compiled into it: a new window would be a new graph.
-        if not torch.compiler.is_compiling() and self.start >= self.end:
-            raise ValueError(
-                f"The window begins at start {self.start}, but ends at end {self.end}. Set start to less than end."
-            )
-        if torch.is_grad_enabled() and getattr(self.transformer, "gradient_checkpointing", False):
-            # The second call of a checkpointed block may come after the next forward, and would read its progress.
-            raise ValueError(
-                "A window (start, end) is for inference. Under gradient checkpointing set start to 0 and end to 1."
-            )
-
-    def _need_known_place(self) -> None:
-        if not self.context.known:
-            raise ValueError(
-                f"This forward of {type(unwrap_module(self.transformer)).__name__} does not tell where in its stream "
-                "the video is. Call it by the object that the router is attached to, with the arguments that say the "
-                "token grid, or detach the router."
-            )
-
-    def _need_whole_stream(self, what: str) -> None:
-        """Refuse what needs all tokens of a video where each device has a share of them."""
-        parallel = getattr(self.transformer, "_parallel_config", None)
-        if getattr(parallel, "context_parallel_config", None) is not None:
-            raise ValueError(
-                f"{what} need all video tokens on one device, but in context parallel each may have a share of them. "
-                f"Run {type(unwrap_module(self.transformer)).__name__} without enable_parallelism."
-            )
-
-
-def _component_names(router: LocalRouter, names: Sequence[str] | None) -> list[str]:
-    count = router.config.num_components
-    if names is None:
-        return list(FACIAL_COMPONENTS) if count == len(FACIAL_COMPONENTS) else [f"component_{i}" for i in range(count)]
-    if len(names) != count:
-        raise ValueError(f"{len(names)} names for the router's {count} components. Give one for each.")
-    return list(names)
 
 
 def _in_backward() -> bool:

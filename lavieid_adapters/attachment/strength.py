@@ -5,10 +5,24 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models.checks import finite, fraction
+from ..models.identity import FACIAL_COMPONENTS
 from .handle import Handle
+
+
+def component_names(count: int, names: Sequence[str] | None = None) -> list[str]:
+    """Return names for a router's components: those that are given, or `FACIAL_COMPONENTS` for six.
+
+    Raises:
+        ValueError: If there are not as many names as components.
+    """
+    if names is None:
+        return list(FACIAL_COMPONENTS) if count == len(FACIAL_COMPONENTS) else [f"component_{i}" for i in range(count)]
+    if len(names) != count:
+        raise ValueError(f"{len(names)} names for the router's {count} components. Give one for each.")
+    return list(names)
 
 
 class Strength:
@@ -92,15 +106,31 @@ class Strength:
         inside = (progress >= bounds[0]) & (progress < bounds[1])
         return alpha * inside[:, None]
 
+    def check_window(self, transformer: nn.Module) -> None:
+        """Check, ahead of a forward of the transformer, that its window can be kept to.
+
+        Raises:
+            ValueError: If the window has no end after its start, or under gradient checkpointing.
+        """
+        # Numbers that a compiled forward reads are compiled into it: a new window would be a new graph.
+        if not torch.compiler.is_compiling() and self.start >= self.end:
+            raise ValueError(
+                f"The window begins at start {self.start}, but ends at end {self.end}. Set start to less than end."
+            )
+        if torch.is_grad_enabled() and getattr(transformer, "gradient_checkpointing", False):
+            # The second call of a checkpointed block may come after the next forward, and would read its progress.
+            raise ValueError(
+                "A window (start, end) is for inference. Under gradient checkpointing set start to 0 and end to 1."
+            )
+
 
 class StrengthSettings(Handle):
-    """A handle with the settings of a router's strength.
+    """A handle with the settings of a router's strength."""
 
-    Attributes:
-        strength: Holds the settings; handles of one router may share it.
-    """
-
-    strength: Strength
+    @property
+    def strength(self) -> Strength:
+        """Holds the settings; handles of one router may share it."""
+        raise NotImplementedError
 
     @property
     def scale(self) -> float:

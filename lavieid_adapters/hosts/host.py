@@ -154,9 +154,12 @@ def find_block(transformer: nn.Module, host: Host, block_idx: int) -> nn.Module:
     """Return block `block_idx` of a transformer; a negative index counts from the last.
 
     Raises:
+        TypeError: If the index is not a whole number.
         ValueError: If the transformer has no such list or no such block.
     """
     blocks = find_blocks(transformer, host)
+    if isinstance(block_idx, bool) or not isinstance(block_idx, int):
+        raise TypeError(f"block_idx is {block_idx!r}, but must be a whole number. Give an int.")
     if not -len(blocks) <= block_idx < len(blocks):
         raise ValueError(
             f"block_idx is {block_idx}, but {type(transformer).__name__} has {len(blocks)} blocks. Choose 0 to "

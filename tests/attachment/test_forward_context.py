@@ -4,7 +4,7 @@ from support import tiny
 from torch import nn
 
 from lavieid_adapters import Host
-from lavieid_adapters.attachment.forward_context import ForwardContext
+from lavieid_adapters.attachment.forward_context import ForwardContext, need_whole_stream
 from lavieid_adapters.hosts.host import patches
 
 GRID = (3, 4, 6)  # 72 tokens
@@ -74,6 +74,20 @@ def test_the_grid_is_read_from_the_forwards_arguments():
     assert (given.grid, given.start, given.whole) == ((3, 4, 4), -48, False)
     assert given.order[0] == 47
     assert context().whole
+
+
+def test_a_place_that_is_not_known_is_refused_by_the_transformers_name():
+    context(video_tokens="last").need_known(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="This forward of Linear does not tell where in its stream the video is"):
+        ForwardContext.unknown(host(video_tokens="last")).need_known(nn.Linear(2, 2))
+
+
+def test_what_needs_all_tokens_is_refused_in_context_parallel():
+    model = nn.Linear(2, 2)
+    need_whole_stream(model, "Route maps")
+    model._parallel_config = type("Config", (), {"context_parallel_config": object()})
+    with pytest.raises(ValueError, match="Route maps need all video tokens on one device"):
+        need_whole_stream(model, "Route maps")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import torch
 from support import tiny
 
 from lavieid_adapters import attach
-from lavieid_adapters.attachment.strength import Strength
+from lavieid_adapters.attachment.strength import Strength, component_names
 
 NAMES = ("eyes", "hair")
 TOKENS = torch.zeros(2, 5, 8)
@@ -66,6 +66,28 @@ def test_a_cache_may_run_one_pass_of_guidance_alone():
     strength = Strength(NAMES)
     strength.set(end=0.5)
     assert strength.now(TOKENS[:1], torch.tensor([0.2, 0.9])).tolist() == [[1, 1]]
+
+
+def test_components_have_the_names_of_the_face_or_numbers():
+    assert component_names(6)[0] == "eyebrows"
+    assert component_names(2) == ["component_0", "component_1"]
+    assert component_names(2, NAMES) == list(NAMES)
+    with pytest.raises(ValueError, match="2 names for the router's 6 components"):
+        component_names(6, NAMES)
+
+
+def test_a_window_that_cannot_be_kept_to_is_refused():
+    strength, model = Strength(NAMES), tiny.transformer()
+    strength.set(start=0.5, end=0.75)
+    strength.check_window(model)
+    model.enable_gradient_checkpointing()
+    with pytest.raises(ValueError, match="is for inference"):
+        strength.check_window(model)
+    with torch.no_grad():
+        strength.check_window(model)
+        strength.set(end=0.5)
+        with pytest.raises(ValueError, match=r"begins at start 0\.5, but ends at end 0\.5"):
+            strength.check_window(model)
 
 
 def test_a_window_needs_the_progress():

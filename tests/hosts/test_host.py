@@ -158,3 +158,9 @@ def test_weights_device_is_that_of_a_block_with_weights():
     assert weights_device(block) == torch.device("cpu")
     assert weights_device(block.to("meta")) is None
     assert weights_device(nn.Identity()) is None
+
+
+@pytest.mark.parametrize("block_idx", [1.0, "1", True, None])
+def test_a_block_that_is_no_whole_number_is_refused(block_idx):
+    with pytest.raises(TypeError, match=r"block_idx is .*, but must be a whole number"):
+        attach(tiny.router(), tiny.transformer(), block_idx)

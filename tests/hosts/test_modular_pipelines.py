@@ -88,7 +88,7 @@ def test_models_must_be_loaded_before_adapters_are_attached(name, missing):
     adapters = fitting(pipe)
     setattr(pipe, name, None)
     for given in (None, adapters):
-        with pytest.raises(ValueError, match=f"This WanModularPipeline has no {missing}.*: load one"):
+        with pytest.raises(ValueError, match=f"This WanModularPipeline has no {missing}.*Load one"):
             attach_lavieid(pipe, given)
     with pytest.raises(ValueError, match="has no transformer"):
         attach_lavieid(diffusers.WanModularPipeline())

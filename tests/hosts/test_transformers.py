@@ -284,7 +284,7 @@ def test_a_forward_past_the_object_that_the_router_is_attached_to_is_refused():
     model, inputs = cosmos.helios()
     handle = attach(router_of(model), torch.compile(model))
     handle.set_tokens(tiny.tokens())
-    with pytest.raises(ValueError, match="call it by the object that the router is attached to"):
+    with pytest.raises(ValueError, match="Call it by the object that the router is attached to"):
         model(**inputs)
 
 
