@@ -4,6 +4,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import version
 from importlib.resources import files
@@ -42,13 +43,19 @@ def imported(path: Path, node: ast.stmt) -> set[str]:
     return {name.removeprefix("lavieid_adapters.") for name in names if name.startswith("lavieid_adapters.")}
 
 
+@cache
+def modules() -> dict[str, Path]:
+    """The files of the package by their dotted names within it; its own `__init__` is ''."""
+    return {module_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
+@cache
 def imports() -> dict[str, set[str]]:
     """Module of the package → the modules of the package that it imports, those inside functions too."""
-    files = {module_name(path): path for path in PACKAGE.rglob("*.py")}
     graph = {}
-    for name, path in files.items():
+    for name, path in modules().items():
         nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        graph[name] = {target for node in nodes for target in imported(path, node)} & set(files) - {name}
+        graph[name] = {target for node in nodes for target in imported(path, node)} & set(modules()) - {name}
     return graph
 
 
@@ -116,23 +123,135 @@ def test_the_package_says_that_it_is_typed():
     assert files("lavieid_adapters").joinpath("py.typed").is_file()
 
 
-def test_imports_go_one_way():
+# Room → the rooms that its files may import at their top; a file beside the rooms is one of its own.
+ROOMS = {
+    "files": set(),
+    "hosts": set(),
+    "extras": set(),
+    "models": {"files"},
+    "faces": {"models", "files", "extras"},
+    "attachment": {"models", "hosts", "files"},
+    "visualize": {"faces", "models"},
+    "evaluation": {"faces", "models", "files", "extras"},
+    "data": {"faces", "models", "hosts", "files", "visualize", "extras"},
+    "training": {"data", "attachment", "faces", "models", "hosts", "files", "visualize", "extras"},
+    "puppets": {"data", "attachment", "evaluation", "faces", "models", "hosts", "files", "visualize", "extras"},
+    "cli": set(),
+    "__main__": {"cli"},
+}
+# What a room may import inside a function besides: its caller may not need it, and it may be large or optional.
+LATER = {
+    "attachment": {"faces"},
+    "cli": {*ROOMS} - {"__main__"},
+}
+# Some rooms use of another a part alone.
+PARTS = {
+    ("visualize", "faces"): {"faces.components", "faces.parts", "faces.photo"},
+    ("visualize", "models"): {"models.identity"},
+    ("evaluation", "models"): {"models.identity"},
+    ("data", "models"): {"models.identity"},
+    ("attachment", "faces"): {"faces.processor", "faces.reader"},
+}
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def top_imports(path: Path) -> set[str]:
+    """Modules of the package that are imported when a file is: not inside functions, and not for type checkers."""
+
+    def statements(body):
+        for node in body:
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                continue
+            yield node
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                for field in ("body", "orelse", "finalbody"):
+                    yield from statements(getattr(node, field, []))
+                for handler in getattr(node, "handlers", []):
+                    yield from statements(handler.body)
+
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {name for node in statements(tree.body) for name in imported(path, node)} & set(modules())
+
+
+def test_rooms_import_only_what_the_layout_allows():
+    wrong, seen = [], set()
+    for name, path in modules().items():
+        if not name:  # what is public lies in all rooms, and is imported when it is used
+            continue
+        for targets, allowed in (
+            (top_imports(path), ROOMS[room(name)]),
+            (imports()[name], ROOMS[room(name)] | LATER.get(room(name), set())),
+        ):
+            for target in targets:
+                pair = room(name), room(target)
+                if pair[0] == pair[1] or not target:
+                    continue
+                seen.add(pair)
+                parts = PARTS.get(pair)
+                if pair[1] not in allowed or (parts is not None and target not in parts and target != pair[1]):
+                    wrong.append(f"{name} → {target}")
+    assert not wrong, sorted(set(wrong))
+    assert {("attachment", "models"), ("data", "faces"), ("training", "data"), ("puppets", "faces")} <= seen
+
+
+def test_no_file_stands_beside_the_rooms():
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py", "extras.py"}
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == {name for name in ROOMS if not (PACKAGE / f"{name}.py").is_file()}
+
+
+def test_modules_import_each_other_in_no_circle():
     graph = imports()
     assert graph["attachment.lavieid"] and "faces.components" in graph["puppets.sight.reading"]  # it is not empty
-    TopologicalSorter(graph).prepare()  # raises CycleError
-    assert not [
-        name
-        for name, targets in graph.items()
-        if targets & {"cli.main", "training.trainer"} and name not in ("", "cli.train", "__main__")
-    ]
-    three = {"models.local_router", "models.tam", "models.facial_encoder"}
+    files = {name for name, path in modules().items() if path.name != "__init__.py"}
+    TopologicalSorter({name: graph[name] & files for name in files}).prepare()  # raises CycleError
+
+
+def test_router_tam_and_encoder_do_not_know_each_other():
+    graph, three = imports(), {"models.local_router", "models.tam", "models.facial_encoder"}
     for name in three:
         reached, todo = set(), [name]
         while todo:
             reached |= (new := graph[todo.pop()] - reached)
             todo += new
-        assert not reached & (three | {"attachment.router_handle", "attachment.lavieid", "hosts.host"}) - {name}, name
-    assert graph["models.layers"] <= {"models", "models.kernels"}
+        assert not reached & three - {name}, name
+
+
+def test_a_room_says_what_it_is_and_imports_nothing():
+    inits = [path for path in PACKAGE.rglob("__init__.py") if path.parent not in (PACKAGE, PACKAGE / "puppets")]
+    assert len(inits) >= len(ROOMS) - 4
+    for path in inits:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree) and len(tree.body) == 1, path
+
+
+def test_the_drawn_world_is_known_to_itself_and_to_commands_alone():
+    for name, path in modules().items():
+        if room(name) not in ("puppets", "cli"):
+            text = path.read_text(encoding="utf-8").lower()
+            assert "puppet" not in text and "drawn world" not in text, name
+
+
+def test_each_file_has_a_test_file_of_its_name():
+    tests = Path(__file__).parent
+    lacking = []
+    for path in PACKAGE.rglob("*.py"):
+        inside = path.relative_to(PACKAGE)
+        if inside.name not in ("__init__.py", "__main__.py"):
+            wanted = tests / inside.parent / f"test_{inside.name}"
+            if not wanted.is_file() or "def test_" not in wanted.read_text(encoding="utf-8"):
+                lacking.append(str(inside))
+    assert not lacking, sorted(lacking)
+
+
+def test_a_type_checker_sees_all_public_names_where_they_are_defined():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {alias.asname: node.module for node in block.body for alias in node.names if alias.asname == alias.name}
+    assert seen == lavieid_adapters._HOME
 
 
 def test_only_these_two_files_know_the_face_packages():
