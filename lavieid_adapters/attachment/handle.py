@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from ..models.checks import switch
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Handle:
@@ -83,7 +87,7 @@ class Handle:
             "attach it to the copy. Adapters are saved by their save_pretrained."
         )
 
-    def __enter__(self):
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *_) -> None:

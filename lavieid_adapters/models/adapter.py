@@ -3,7 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -13,6 +13,20 @@ from safetensors import SafetensorError, safe_open
 from ..files.atomic import written_aside
 from ..files.hub import HUB_KEYWORDS, fetch, upload
 from ..files.model_card import model_card
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import ParamSpec
+
+    from typing_extensions import Self
+
+    _P = ParamSpec("_P")
+
+    # diffusers' own has no types, with which a type checker would take an adapter that is built for Any.
+    def register_to_config(init: Callable[_P, None]) -> Callable[_P, None]: ...
+else:
+    from diffusers.configuration_utils import register_to_config as register_to_config
+
 
 _LOAD_KEYWORDS = (
     "device_map", "disable_mmap", "dtype", "low_cpu_mem_usage", "output_loading_info", "torch_dtype", "variant",
@@ -25,7 +39,7 @@ class Adapter(ModelMixin, ConfigMixin):
     presets: dict[str, dict[str, Any]] = {}  # noqa: RUF012
 
     @classmethod
-    def from_preset(cls, name: str, **overrides):
+    def from_preset(cls, name: str, **overrides) -> "Self":
         """Build an untrained adapter of the sizes known by `name`.
 
         Args:
@@ -40,7 +54,9 @@ class Adapter(ModelMixin, ConfigMixin):
         return cls(**{**cls.presets[name], **overrides})
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, subfolder: str | None = None, **kwargs):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, subfolder: str | None = None, **kwargs
+    ) -> "Self":
         """Load from a Hub repo or a folder, in evaluation mode.
 
         Args:

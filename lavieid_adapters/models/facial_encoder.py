@@ -5,13 +5,12 @@
 from collections.abc import Sequence
 
 import torch
-from diffusers.configuration_utils import register_to_config
 from diffusers.models.transformers.consisid_transformer_3d import LocalFacialExtractor
 from torch import Tensor
 
 from ..files.digests import content_digest, weights_digests
 from . import consisid
-from .adapter import Adapter
+from .adapter import Adapter, register_to_config
 from .checks import sizes, switch
 from .identity import FACIAL_COMPONENTS, Identity
 from .layers import versions

@@ -11,11 +11,10 @@ import functools
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from . import consisid
-from .adapter import Adapter
+from .adapter import Adapter, register_to_config
 from .checks import floating, sizes, switch
 from .folded_identity import FoldedIdentity, logits, normalise
 from .layers import CrossAttention, LayerNorm, Linear, is_plain, linear_map, norm_map, split_heads, zero_init

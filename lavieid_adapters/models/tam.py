@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from .adapter import Adapter
+from .adapter import Adapter, register_to_config
 from .checks import finite, floating, sizes, switch, whole
 from .layers import CausalBlock, CrossAttention, Linear, frame_rotation, zero_init
 

@@ -67,7 +67,7 @@ class TrainingConfig:
         "Share of samples whose prompt is replaced by the empty one, for guidance.", 0.1, ge=0, le=1
     )
     lambda_diff: float = option(
-        "λ_diff of eq. 6. In the drawn world 10, with `lambda_route` 1, gave more likeness than the paper's 1.",
+        "λ_diff of eq. 6. In our ablation 10, with `lambda_route` 1, gave more likeness than the paper's 1.",
         1.0,
         ge=0,
     )

@@ -18,4 +18,5 @@ def generate(pipe: object, transformer: torch.nn.Module, router: LocalRouter) ->
         assert_type(handle, RouterHandle)
     tam = TAM.from_pretrained("me/lavieid-cogvideox-5b", subfolder="tam")
     assert_type(tam, TAM)
+    assert_type(TAM(dim=64, num_heads=2), TAM)
     tam.refine(torch.zeros(1, 13, 16, 60, 90), chunks=4)
