@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from . import kernels
 
 EPS = 1e-5  # of every layer norm, PyTorch's own
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_WEIGHTS = (nn.Parameter, Tensor, type(None))  # of a plain layer; a Tensor under torch.func.functional_call
 
 
 class Linear(nn.Linear):
@@ -45,8 +45,8 @@ def is_plain(layer: nn.Module) -> bool:
     return (
         type(layer) in (Linear, LayerNorm)
         and "forward" not in layer.__dict__
-        and not any(getattr(layer, hooks) for hooks in _HOOKS)
-        and all(type(parameter) in (nn.Parameter, Tensor) for parameter in layer.parameters())
+        and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
+        and all(type(parameter) in _WEIGHTS for parameter in layer._parameters.values())
     )
 
 

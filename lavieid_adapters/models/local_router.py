@@ -171,7 +171,14 @@ class LocalRouter(Adapter):
         They are if nothing wraps a layer. A wrapper (LoRA, a hook) may be switched or scaled without a trace in the
         weights, so the folded form must not be kept.
         """
-        return all(is_plain(module) for module in self.modules() if next(module.children(), None) is None)
+        modules: list[nn.Module] = [self]  # by hand, since `modules()` would take longer than all else that a step asks
+        while modules:
+            module = modules.pop()
+            if module._modules:
+                modules += module._modules.values()
+            elif not is_plain(module):
+                return False
+        return True
 
     def _fold(self, component_tokens: Tensor, component_mask: Tensor, dtype: torch.dtype) -> FoldedIdentity:
         # Folding is done once, so it is done in float32 or wider: the products are rounded to `dtype` only at the end.

@@ -94,6 +94,18 @@ def test_a_gpu_takes_the_kernels_of_the_dtypes_that_it_computes_in(monkeypatch, 
     assert rotated == (dtypes | {torch.float32} if capability >= (7, 0) else set())
 
 
+@pytest.mark.parametrize("capability", [(9, 0), (6, 1)])
+def test_a_compiled_graph_takes_the_capability_as_a_constant(monkeypatch, capability):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+
+    def add_if_capable(x):
+        return x + 1 if kernels.capability(0) >= (7, 0) else x
+
+    torch.compiler.reset()
+    compiled = torch.compile(add_if_capable, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(torch.zeros(2)), torch.full((2,), float(capability >= (7, 0))))
+
+
 def test_a_bias_of_the_output_is_added_as_in_the_plain_form():
     router = tiny.router(tokens_per_component=16).to(DEVICE)
     z = torch.randn(2, 70, tiny.DIM, generator=torch.Generator().manual_seed(0)).to(DEVICE, DTYPE)
