@@ -16,7 +16,6 @@ import torch
 
 from lavieid_adapters import (
     FaceProcessor,
-    IdentityReader,
     Shards,
     Trainer,
     TrainingConfig,
@@ -72,7 +71,7 @@ def measure(trainer: Trainer, shards: Shards) -> tuple[float, float, float]:
     return float(np.mean(losses)), correct / len(targets), (targets.bincount().max() / len(targets)).item()
 
 
-def generate(adapters: Path, face: FaceProcessor, output: Path) -> float:
+def generate(adapters: Path, output: Path) -> float:
     """Save a video of somebody new with the trained adapters; return how much they change a pixel on average."""
     pipe = load_pipeline()
     pipe.set_progress_bar_config(disable=True)
@@ -84,8 +83,7 @@ def generate(adapters: Path, face: FaceProcessor, output: Path) -> float:
     before = run()
     photo = draw_photos(people(TEST_PEOPLE[:1]), seeds=[0]).images[0].permute(1, 2, 0).numpy()
     with attach_lavieid(pipe, adapters) as lavieid:
-        lavieid.reader = IdentityReader(lavieid.encoder, face)
-        lavieid.set_identity(photo)
+        lavieid.set_identity(photo)  # read by the models that the encoder's config names
         with lavieid.record_routes() as routes:
             video = run()
     pixels = (video * 255).round().astype(np.uint8)
@@ -122,7 +120,10 @@ def main() -> None:
         settings = {
             "base": str(base), "shards": str(work / "seen"), "output": str(work / "run"),
             "vision_model": str(base / "vision"), "router": {"inner_dim": 128, **sizes},
-            "encoder": {"id_dim": 512 + 64, "vit_dim": 96, "num_scales": 2, "depth": 2, "head_dim": 24, **sizes},
+            "encoder": {
+                "id_dim": 512 + 64, "vit_dim": 96, "num_scales": 2, "depth": 2, "head_dim": 24,
+                "vision_model": "puppets", **sizes,
+            },
             "route_warmup_steps": args.steps * 9 // 10, "learning_rate": 2e-3, "weight_decay": 0.0, "dtype": "float32",
             "num_workers": 0, "checkpoint_every": 50, "validate_every": 0, "log_every": 25, "tracker": None,
         }  # fmt: skip
@@ -140,7 +141,7 @@ def main() -> None:
         )
         print(f"  video tokens routed right         {found_before:.1%} before, {found:.1%} after")
         print(f"  of the most frequent component    {majority:.1%}")
-        change = generate(work / "run", face, args.output)
+        change = generate(work / "run", args.output)
         say(f"{args.output}/video.mp4 made with the adapters, which change a pixel by {change:.4f} on average")
     if loss > loss_before / 2 or found < majority + 0.15 or change == 0:
         raise SystemExit("The adapters have not learned what they should.")
