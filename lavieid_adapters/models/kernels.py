@@ -121,16 +121,14 @@ _CAPABILITY = {torch.bfloat16: (8, 0), torch.float16: (7, 0), torch.float32: (7,
 
 
 @torch.compiler.assume_constant_result
-def capability(device: int) -> tuple[int, int]:
-    """Return the compute capability of a GPU; in a compiled graph it is a constant."""
-    return torch.cuda.get_device_capability(device)
+def computes_in(dtype: torch.dtype, device: int) -> bool:
+    """Return whether Triton computes in a dtype on a GPU, by its compute capability; in a compiled graph a constant."""
+    return dtype in _CAPABILITY and torch.cuda.get_device_capability(device) >= _CAPABILITY[dtype]
 
 
 def _on_capable_gpu(tensor: Tensor) -> bool:
     """Return whether Triton runs on the tensor's device, and computes in its dtype there."""
-    if triton is None or not tensor.is_cuda or tensor.dtype not in _CAPABILITY:
-        return False
-    return capability(tensor.get_device()) >= _CAPABILITY[tensor.dtype]
+    return triton is not None and tensor.is_cuda and computes_in(tensor.dtype, tensor.get_device())
 
 
 def rotatable(qkv: Tensor) -> bool:

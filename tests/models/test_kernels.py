@@ -45,7 +45,7 @@ def test_route_and_attend_equals_the_plain_form(background, identities, strength
 def test_kernels_leave_gradients_and_odd_sizes_to_the_plain_form(monkeypatch):
     # A GPU's answer, on the CPU as well.
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
-    monkeypatch.setattr(kernels, "capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     router, z = tiny.router(tokens_per_component=16), torch.randn(1, 4, tiny.DIM, dtype=torch.bfloat16)
     component_tokens, strength = torch.randn(1, 6, 16, tiny.TOKEN_DIM), torch.ones(1, 6)
 
@@ -99,7 +99,7 @@ def test_a_compiled_graph_takes_the_capability_as_a_constant(monkeypatch, capabi
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
 
     def add_if_capable(x):
-        return x + 1 if kernels.capability(0) >= (7, 0) else x
+        return x + 1 if kernels.computes_in(x.dtype, 0) else x
 
     torch.compiler.reset()
     compiled = torch.compile(add_if_capable, backend="eager", fullgraph=True)
