@@ -10,13 +10,16 @@ from lavieid_adapters.puppets.world.grammar import WORDS
 
 PROMPT_LENGTH = 24  # tokens of a prompt
 LATENT_CHANNELS = 16
+HEADS, _HEAD_WIDTH = 5, 64
+WIDTH = HEADS * _HEAD_WIDTH  # of video tokens
 _TEXT_WIDTH = 64
 
 
-def new_vae() -> AutoencoderKLCogVideoX:
-    """Fourfold in space and time."""
+def new_vae(tiny: bool = False) -> AutoencoderKLCogVideoX:
+    """Fourfold in space and time; most of its 7.4 M parameters are where the pictures are smallest, at little cost."""
     return AutoencoderKLCogVideoX(
-        block_out_channels=(32, 64, 64), latent_channels=LATENT_CHANNELS, layers_per_block=1, norm_num_groups=8,
+        block_out_channels=(8, 8, 16) if tiny else (32, 64, 128), latent_channels=LATENT_CHANNELS, layers_per_block=1,
+        norm_num_groups=8,
         down_block_types=("CogVideoXDownBlock3D",) * 3, up_block_types=("CogVideoXUpBlock3D",) * 3,
         sample_width=96, sample_height=96,
     )  # fmt: skip
@@ -31,12 +34,13 @@ def new_text_encoder() -> T5EncoderModel:
     return T5EncoderModel(T5Config(vocab_size=len(new_tokenizer()), dropout_rate=0.0, **sizes))
 
 
-def new_transformer() -> CogVideoXTransformer3DModel:
-    """9 × 12 × 12 video tokens."""
+def new_transformer(tiny: bool = False) -> CogVideoXTransformer3DModel:
+    """9 × 12 × 12 video tokens; 12 M parameters."""
     return CogVideoXTransformer3DModel(
-        num_attention_heads=4, attention_head_dim=64, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS,
-        time_embed_dim=64, text_embed_dim=_TEXT_WIDTH, num_layers=6, sample_width=24, sample_height=24,
-        sample_frames=33, max_text_seq_length=PROMPT_LENGTH, use_rotary_positional_embeddings=True,
+        num_attention_heads=HEADS, attention_head_dim=_HEAD_WIDTH, in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS, time_embed_dim=64, text_embed_dim=_TEXT_WIDTH, num_layers=1 if tiny else 8,
+        sample_width=24, sample_height=24, sample_frames=33, max_text_seq_length=PROMPT_LENGTH,
+        use_rotary_positional_embeddings=True,
     )  # fmt: skip
 
 
@@ -50,7 +54,7 @@ def new_scheduler() -> CogVideoXDDIMScheduler:
 
 
 def new_router(cls: type[LocalRouter] = LocalRouter, **settings) -> LocalRouter:
-    sizes = {"dim": 256, "token_dim": 96, "inner_dim": 256, "num_heads": 4, "tokens_per_component": 8}
+    sizes = {"dim": WIDTH, "token_dim": 96, "inner_dim": 256, "num_heads": 4, "tokens_per_component": 8}
     return cls(**{**sizes, **settings})
 
 

@@ -1,12 +1,12 @@
-"""Train the drawn world's autoencoder from nothing, and then go on with longer clips:
+"""Train the drawn world's autoencoder from nothing, and then its decoder alone:
 
-    python benchmarks/puppets/train_vae.py --out DIR --minutes 6
-    torchrun --nproc-per-node 2 benchmarks/puppets/train_vae.py --out DIR --minutes 3 --resume --frames 17 --batch 12
-    torchrun --nproc-per-node 2 benchmarks/puppets/train_vae.py --out DIR --minutes 3 --resume --frames 33 --batch 6 \\
-        --decoder-only
+    torchrun --nproc-per-node 2 benchmarks/puppets/train_vae.py --out DIR --minutes 5
+    python benchmarks/puppets/train_vae.py --out DIR --minutes 4 --resume --decoder-only --long 1
 
-Clips of 9 frames are cheap, but show neither half of it what follows the first frames: the autoencoder works on 8 at a
-time. The loss looks at the face's components more than at the sky, for an eye is a few pixels of thousands.
+Others learn from the latents: once they do, `--decoder-only` leaves the encoder as it is. The loss looks at the face's
+components more than at the sky, for an eye is a few pixels of thousands, and at what the conditioning's face network
+sees (DIR/face, of train_sight.py). Clips of 17 frames show both halves of how the autoencoder works: on the first 9
+frames, and on 8 at a time that follow others; at the end whole clips are learnt.
 """
 
 # n clips · c channels · f frames · h w pixels
@@ -18,31 +18,43 @@ from pathlib import Path
 
 import accelerate
 import torch
+import torch.nn.functional as F
+from channels_last import ChannelsLast
 from diffusers import AutoencoderKLCogVideoX
 from models import new_vae
+from perceptual import Perceptual
 from pixels import to_vae
 from pools import Pool, cast
 from timed import train
 from torch import Tensor
 
 from lavieid_adapters.puppets import draw_clips
-from lavieid_adapters.puppets.world.draw import FRAMES
 from lavieid_adapters.puppets.world.person import TEST_PEOPLE
+from lavieid_adapters.puppets.sight.face_net import FaceNet
+from lavieid_adapters.puppets.world.draw import FRAMES
 
 # Of a pixel of nothing, eyebrows, eyes, mouth, nose, skin and hair.
-_WEIGHTS = (1.0, 6.0, 10.0, 6.0, 3.0, 2.0, 1.5)
-_KL, _EDGES = 1e-5, 0.5
+_WEIGHTS = (1.0, 10.0, 16.0, 10.0, 5.0, 3.0, 2.5)
+_KL, _EDGES, _LOOK = 1e-4, 0.5, 0.1
+_SHORT = 17  # frames of a clip until the end
+_LOOKED_AT = 2  # frames of each clip that the face network sees
 
 
-def reconstruction_loss(made: Tensor, video: Tensor, maps: Tensor) -> Tensor:
-    """Mean absolute and squared error, and that of the differences of neighbouring pixels, weighted by component.
+def pixel_weights(maps: Tensor) -> Tensor:
+    """How much each pixel counts, of component maps (n, f, h, w): a component reaches a pixel beyond its border."""
+    weight = torch.tensor(_WEIGHTS, device=maps.device)[maps.long()]
+    weight = F.max_pool2d(weight, 3, 1, 1)
+    return weight / weight.mean()
+
+
+def reconstruction_loss(made: Tensor, video: Tensor, weight: Tensor) -> Tensor:
+    """Mean absolute and squared error, and that of the differences of neighbouring pixels.
 
     Args:
         made, video: (n, c, f, h, w), -1 to 1.
-        maps: (n, f, h, w), 0 to 6.
+        weight: (n, f, h, w), of mean 1.
     """
-    weight = torch.tensor(_WEIGHTS, device=maps.device)[maps.long()][:, None]
-    weight = weight / weight.mean()
+    weight = weight[:, None]
     error = made - video
     across, down = error.diff(dim=-1), error.diff(dim=-2)
     edges = (across.abs() * weight[..., 1:]).mean() + (down.abs() * weight[..., 1:, :]).mean()
@@ -53,37 +65,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the stages' results; this one is vae/")
     parser.add_argument("--minutes", type=float, default=6.0)
-    parser.add_argument("--frames", type=int, default=9)
-    parser.add_argument("--batch", type=int, default=24, help="a process")
+    parser.add_argument("--long", type=float, default=0.25, help="share of the time, its last, with whole clips")
+    parser.add_argument("--batch", type=int, default=12, help="clips a process")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--resume", action="store_true", help="go on from the weights in DIR/vae")
     parser.add_argument(
         "--decoder-only", action="store_true", help="the latents, of which others learn, stay as they are"
     )
     parser.add_argument("--tiny", action="store_true", help="few clips, small batches: does it run?")
     args = parser.parse_args()
-    deadline = time.perf_counter() + 60 * args.minutes
+    begin = time.perf_counter()
+    deadline = begin + 60 * args.minutes
     accelerator = accelerate.Accelerator(cpu=args.tiny)
     device, rank = accelerator.device, accelerator.process_index
     cuda = device.type == "cuda"
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.manual_seed(0)
-    vae = new_vae()
+    vae = new_vae(args.tiny)
     if args.resume:
         vae = AutoencoderKLCogVideoX.from_pretrained(args.out / "vae", dtype=torch.float32)
     vae = vae.to(device).train()
     vae.encoder.requires_grad_(not args.decoder_only)
-    torch.manual_seed(rank)
+    fast = ChannelsLast(vae, compiled=cuda)
+    looks = Perceptual(FaceNet.from_pretrained(args.out / "face", torch_dtype=torch.float32)).to(device)
+    torch.manual_seed(time.time_ns() % 2**31 + rank)
     clips, chunks = (4, 2) if args.tiny else (64, 100)
     crowd = cast(range(rank * clips * chunks * 8, (rank + 1) * clips * chunks * 8), device)
+    # Other clips each time that training goes on: their seeds lie below those of the other stages.
+    first = (1 + 2 * int(torch.randint(500, ())) + rank) * 10_000_000
 
     def draw(chunk: int) -> dict[str, Tensor]:
         numbers = torch.arange(chunk * clips, (chunk + 1) * clips, device=device)
-        drawn = draw_clips(crowd[numbers % len(crowd)], numbers + (7 + rank) * 1_000_000)
+        drawn = draw_clips(crowd[numbers % len(crowd)], numbers + first)
         return {"video": drawn.video, "maps": drawn.maps}
 
-    begin = time.perf_counter()
     pool = Pool(draw, chunks).fill(begin + 0.12 * (deadline - begin))
     print(f"vae: {len(pool)} clips drawn in {time.perf_counter() - begin:.1f} s", flush=True)
 
@@ -91,49 +107,74 @@ def main() -> None:
         if step % 10 == 9:
             pool.draw()
         sample = pool.sample(args.batch)
-        start = int(torch.randint(FRAMES - args.frames + 1, ()))
-        video, maps = (sample[k][:, start : start + args.frames] for k in ("video", "maps"))
-        video = to_vae(video)
+        frames = FRAMES if time.perf_counter() > deadline - args.long * (deadline - begin) else _SHORT
+        start = int(torch.randint(FRAMES - frames + 1, ()))
+        video, maps = (sample[k][:, start : start + frames] for k in ("video", "maps"))
+        video, weight = to_vae(video), pixel_weights(maps)
+        shown = torch.randint(frames, (args.batch, _LOOKED_AT), device=device)
+        row = torch.arange(args.batch, device=device)[:, None]
         with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
-            posterior = vae.encode(video).latent_dist
-            made = vae.decode(posterior.sample()).sample
-        return reconstruction_loss(made.float(), video, maps) + _KL * posterior.kl().mean() / 100
+            with torch.set_grad_enabled(not args.decoder_only):
+                posterior = fast.encode(video)
+                latents = posterior.sample()
+            made = fast.decode(latents).float()
+            pictures = (x.transpose(1, 2)[row, shown].flatten(0, 1) for x in (made, video))
+            look = looks(*pictures, weight[row, shown].flatten(0, 1)[:, None])
+        loss = reconstruction_loss(made, video, weight) + _LOOK * look
+        if not args.decoder_only:
+            mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+            loss = loss + _KL * 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        return loss
 
-    steps, seconds = train("vae", vae.parameters(), loss_of, deadline, args.learning_rate, accelerator=accelerator)
-    if not accelerator.is_main_process:
-        accelerator.end_training()
-        return
-    report = {"steps": steps, "seconds_per_step": seconds, **evaluate(vae, device, 4 if args.tiny else 64)}
-    if not args.decoder_only:
-        vae.register_to_config(scaling_factor=report["scaling_factor"])
-    vae.half().save_pretrained(args.out / "vae")
-    (args.out / "vae.json").write_text(json.dumps(report, indent=1))
-    print(json.dumps(report), flush=True)
+    def keep() -> None:
+        new = AutoencoderKLCogVideoX.from_config(vae.config)
+        new.load_state_dict(vae.state_dict())
+        new.half().save_pretrained(args.out / "vae")
+
+    steps, seconds = train(
+        "vae", vae.parameters(), loss_of, deadline, args.learning_rate, accelerator=accelerator, keep=keep
+    )
+    if accelerator.is_main_process:
+        torch.backends.cudnn.benchmark = False  # for each shape would take longer than it saves
+        report = {"steps": steps, "seconds_per_step": seconds, "processes": accelerator.num_processes}
+        report |= evaluate(vae, device, 1 if args.tiny else 64)
+        if not args.decoder_only:
+            vae.register_to_config(scaling_factor=report["scaling_factor"])
+        keep()
+        name = "decoder" if args.decoder_only else "vae"
+        (args.out / f"{name}.json").write_text(json.dumps(report, indent=1))
+        print(json.dumps(report), flush=True)
     accelerator.end_training()
 
 
 @torch.no_grad()
 def evaluate(vae, device: torch.device, count: int) -> dict[str, float]:
-    """Errors on clips of unseen people, of 0 to 1 a pixel, and what brings the latents to unit deviation."""
+    """Errors on clips of unseen people, of 0 to 1 a pixel, what brings the latents to unit deviation, and how much
+    their channels deviate and are uncertain."""
     seeds = range(TEST_PEOPLE[30_000], TEST_PEOPLE[30_000] + count)
     vae = vae.eval()
-    errors, latents = [], []
-    for part in range(0, count, 4):
-        drawn = draw_clips(cast(range(seeds[part], seeds[part] + 4), device), range(4))
+    errors, latents, deviations = [], [], []
+    for part in (seeds[i : i + 4] for i in range(0, count, 4)):
+        drawn = draw_clips(cast(part, device), range(len(part)))
         video = to_vae(drawn.video)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            z = vae.encode(video).latent_dist.mode()
+            posterior = vae.encode(video).latent_dist
+            z = posterior.mode()
             made = vae.decode(z).sample.float().clamp(-1, 1)
         latents.append(z.float())
+        deviations.append(posterior.std.float().mean((0, 2, 3, 4)))
         error = (made - video).transpose(1, 2) / 2
         eyes = (drawn.maps == 2)[:, :, None].expand_as(error)
         errors.append(torch.stack([error.abs().mean(), error.square().mean(), error[eyes].abs().mean()]))
     l1, mse, eyes = torch.stack(errors).mean(0)
+    latents = torch.cat(latents)
     return {
         "l1": l1.item(),
         "psnr": (-10 * mse.log10()).item(),
         "l1_eyes": eyes.item(),
-        "scaling_factor": 1 / torch.cat(latents).std().item(),
+        "scaling_factor": 1 / latents.std().item(),
+        "channel_std": latents.std((0, 2, 3, 4)).tolist(),
+        "posterior_std": torch.stack(deviations).mean(0).tolist(),
     }
 
 
