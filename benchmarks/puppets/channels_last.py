@@ -85,7 +85,7 @@ class ChannelsLast:
         """SiLU of the group norm, in the decoder as scaled and shifted by the latents; in the dtype of `x`."""
         b, t, h, w, c = x.shape
         if z is None:
-            norm, cells, both = layer, x.reshape(b, t * h, 1, w, 1, c), None
+            norm, cells, both = layer, x.reshape(b, t * h * w, 1, 1, 1, c), None
         else:
             norm, (high, wide) = layer.norm_layer, z.shape[2:4]
             cells = x.reshape(b, t * high, h // high, wide, w // wide, c)

@@ -3,7 +3,8 @@
     torchrun --nproc-per-node 2 benchmarks/puppets/train_vae.py --out DIR --minutes 5
     python benchmarks/puppets/train_vae.py --out DIR --minutes 4 --resume --decoder-only --long 1
 
-Others learn from the latents: once they do, `--decoder-only` leaves the encoder as it is. The loss looks at the face's
+Others learn from the latents, whose channels the first command brings to a deviation of 1: once they do,
+`--decoder-only` leaves the encoder as it is. The loss looks at the face's
 components more than at the sky, for an eye is a few pixels of thousands, and at what the conditioning's face network
 sees (DIR/face, of train_sight.py). Clips of 17 frames show both halves of how the autoencoder works: on the first 9
 frames, and on 8 at a time that follow others; at the end whole clips are learnt.
@@ -12,6 +13,7 @@ frames, and on 8 at a time that follow others; at the end whole clips are learnt
 # n clips · c channels · f frames · h w pixels
 
 import argparse
+import copy
 import json
 import time
 from pathlib import Path
@@ -21,12 +23,13 @@ import torch
 import torch.nn.functional as F
 from channels_last import ChannelsLast
 from diffusers import AutoencoderKLCogVideoX
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXSpatialNorm3D
 from models import new_vae
 from perceptual import Perceptual
 from pixels import to_vae
 from pools import Pool, cast
 from timed import train
-from torch import Tensor
+from torch import Tensor, nn
 
 from lavieid_adapters.puppets import draw_clips
 from lavieid_adapters.puppets.world.person import TEST_PEOPLE
@@ -37,7 +40,7 @@ from lavieid_adapters.puppets.world.draw import FRAMES
 _WEIGHTS = (1.0, 10.0, 16.0, 10.0, 5.0, 3.0, 2.5)
 _KL, _EDGES, _LOOK = 1e-4, 0.5, 0.1
 _SHORT = 17  # frames of a clip until the end
-_LOOKED_AT = 2  # frames of each clip that the face network sees
+_LOOKED_AT = 2  # frames of all clips that the face network sees
 
 
 def pixel_weights(maps: Tensor) -> Tensor:
@@ -61,6 +64,38 @@ def reconstruction_loss(made: Tensor, video: Tensor, weight: Tensor) -> Tensor:
     return ((error.abs() + error.square()) * weight).mean() + _EDGES * edges
 
 
+class Objective(nn.Module):
+    """What the autoencoder minimises, of videos (n, c, f, h, w), -1 to 1, and weights of their pixels, (n, f, h, w): a
+    module, of which a CUDA graph can be captured, since the steps are many and their kernels small.
+
+    Args:
+        vae: Which learns.
+        looks: The distance that the face network sees.
+        decoder_only: Whether the encoder stays as it is.
+    """
+
+    def __init__(self, vae: AutoencoderKLCogVideoX, looks: Perceptual, decoder_only: bool):
+        super().__init__()
+        self.vae, self.looks, self._decoder_only = vae, looks, decoder_only
+        self._fast = ChannelsLast(vae, compiled=vae.device.type == "cuda")
+
+    def forward(self, video: Tensor, weight: Tensor) -> Tensor:
+        cuda, shown = video.is_cuda, torch.randint(video.shape[2], (_LOOKED_AT,), device=video.device)
+        with torch.autocast(video.device.type, torch.bfloat16, enabled=cuda, cache_enabled=not cuda):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self._decoder_only):
+                posterior = self._fast.encode(video)
+                latents = posterior.sample()
+            made = self._fast.decode(latents).float()
+            look = self.looks(
+                *(x.index_select(2, shown).transpose(1, 2).flatten(0, 1) for x in (made, video, weight[:, None]))
+            )
+        loss = reconstruction_loss(made, video, weight) + _LOOK * look
+        if not self._decoder_only:
+            mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+            loss = loss + _KL * 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        return loss
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the stages' results; this one is vae/")
@@ -71,6 +106,9 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the weights in DIR/vae")
     parser.add_argument(
         "--decoder-only", action="store_true", help="the latents, of which others learn, stay as they are"
+    )
+    parser.add_argument(
+        "--no-graph", action="store_true", help="no CUDA graph of a step, which takes twice as long then"
     )
     parser.add_argument("--tiny", action="store_true", help="few clips, small batches: does it run?")
     args = parser.parse_args()
@@ -87,7 +125,6 @@ def main() -> None:
         vae = AutoencoderKLCogVideoX.from_pretrained(args.out / "vae", dtype=torch.float32)
     vae = vae.to(device).train()
     vae.encoder.requires_grad_(not args.decoder_only)
-    fast = ChannelsLast(vae, compiled=cuda)
     looks = Perceptual(FaceNet.from_pretrained(args.out / "face", torch_dtype=torch.float32)).to(device)
     torch.manual_seed(time.time_ns() % 2**31 + rank)
     clips, chunks = (4, 2) if args.tiny else (64, 100)
@@ -103,28 +140,27 @@ def main() -> None:
     pool = Pool(draw, chunks).fill(begin + 0.12 * (deadline - begin))
     print(f"vae: {len(pool)} clips drawn in {time.perf_counter() - begin:.1f} s", flush=True)
 
+    objective = Objective(vae, looks, decoder_only=args.decoder_only)
+    lengths = (_SHORT, FRAMES) if args.long < 1 else (FRAMES,)
+    objectives = dict.fromkeys(lengths, objective)
+    if cuda and not args.no_graph:
+        for frames in lengths:
+            sample = pool.sample(args.batch)
+            video, maps = (sample[k][:, :frames] for k in ("video", "maps"))
+            objectives[frames] = torch.cuda.make_graphed_callables(
+                copy.copy(objective), (to_vae(video), pixel_weights(maps)), allow_unused_input=True
+            )
+        print(f"vae: captured after {time.perf_counter() - begin:.1f} s", flush=True)
+
     def loss_of(step: int) -> Tensor:
         if step % 10 == 9:
             pool.draw()
         sample = pool.sample(args.batch)
-        frames = FRAMES if time.perf_counter() > deadline - args.long * (deadline - begin) else _SHORT
+        late = time.perf_counter() > deadline - args.long * (deadline - begin)
+        frames = lengths[-1] if late else lengths[0]
         start = int(torch.randint(FRAMES - frames + 1, ()))
         video, maps = (sample[k][:, start : start + frames] for k in ("video", "maps"))
-        video, weight = to_vae(video), pixel_weights(maps)
-        shown = torch.randint(frames, (args.batch, _LOOKED_AT), device=device)
-        row = torch.arange(args.batch, device=device)[:, None]
-        with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
-            with torch.set_grad_enabled(not args.decoder_only):
-                posterior = fast.encode(video)
-                latents = posterior.sample()
-            made = fast.decode(latents).float()
-            pictures = (x.transpose(1, 2)[row, shown].flatten(0, 1) for x in (made, video))
-            look = looks(*pictures, weight[row, shown].flatten(0, 1)[:, None])
-        loss = reconstruction_loss(made, video, weight) + _LOOK * look
-        if not args.decoder_only:
-            mean, log_variance = posterior.mean.float(), posterior.logvar.float()
-            loss = loss + _KL * 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        return loss
+        return objectives[frames](to_vae(video), pixel_weights(maps))
 
     def keep() -> None:
         new = AutoencoderKLCogVideoX.from_config(vae.config)
@@ -136,10 +172,10 @@ def main() -> None:
     )
     if accelerator.is_main_process:
         torch.backends.cudnn.benchmark = False  # for each shape would take longer than it saves
+        if not args.decoder_only:
+            normalise(vae.eval(), to_vae(pool.sample(4 if args.tiny else 192)["video"]))
         report = {"steps": steps, "seconds_per_step": seconds, "processes": accelerator.num_processes}
         report |= evaluate(vae, device, 1 if args.tiny else 64)
-        if not args.decoder_only:
-            vae.register_to_config(scaling_factor=report["scaling_factor"])
         keep()
         name = "decoder" if args.decoder_only else "vae"
         (args.out / f"{name}.json").write_text(json.dumps(report, indent=1))
@@ -148,9 +184,34 @@ def main() -> None:
 
 
 @torch.no_grad()
+def normalise(vae: AutoencoderKLCogVideoX, video: Tensor) -> None:
+    """Give each channel of the latents a mean of 0 and a deviation of 1, by changes of weights on both sides of them.
+
+    Channels that deviate little would else be drowned by noise while a base learns them. Decoded videos stay the same,
+    but for the borders: convolutions see zeros there, which are other latents now. The decoder learns that in no time.
+
+    Args:
+        vae: In evaluation mode.
+        video: (n, c, f, h, w), -1 to 1, of which the moments are taken.
+    """
+    latents = torch.cat([vae.encode(part).latent_dist.mode() for part in video.split(4)])
+    mean, std = (f(latents, (0, 2, 3, 4)) for f in (torch.mean, torch.std))
+    out = vae.encoder.conv_out.conv
+    moments, log_variance = out.weight.chunk(2)[0], out.bias.chunk(2)[1]
+    moments /= std.view(-1, 1, 1, 1, 1)
+    log_variance -= 2 * std.log()
+    out.bias[: len(mean)].sub_(mean).div_(std)
+    norms = [m for m in vae.decoder.modules() if isinstance(m, CogVideoXSpatialNorm3D)]
+    for layer in (vae.decoder.conv_in, *(conv for norm in norms for conv in (norm.conv_y, norm.conv_b))):
+        layer.conv.bias += (layer.conv.weight * mean.view(1, -1, 1, 1, 1)).sum((1, 2, 3, 4))
+        layer.conv.weight *= std.view(1, -1, 1, 1, 1)
+    vae.register_to_config(scaling_factor=1.0)
+
+
+@torch.no_grad()
 def evaluate(vae, device: torch.device, count: int) -> dict[str, float]:
-    """Errors on clips of unseen people, of 0 to 1 a pixel, what brings the latents to unit deviation, and how much
-    their channels deviate and are uncertain."""
+    """Errors on clips of unseen people, of 0 to 1 a pixel, and how much the channels of the latents deviate and are
+    uncertain."""
     seeds = range(TEST_PEOPLE[30_000], TEST_PEOPLE[30_000] + count)
     vae = vae.eval()
     errors, latents, deviations = [], [], []
@@ -172,7 +233,6 @@ def evaluate(vae, device: torch.device, count: int) -> dict[str, float]:
         "l1": l1.item(),
         "psnr": (-10 * mse.log10()).item(),
         "l1_eyes": eyes.item(),
-        "scaling_factor": 1 / latents.std().item(),
         "channel_std": latents.std((0, 2, 3, 4)).tolist(),
         "posterior_std": torch.stack(deviations).mean(0).tolist(),
     }

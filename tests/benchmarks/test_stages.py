@@ -53,14 +53,57 @@ def test_photos_are_aligned_in_a_batch_as_one_by_one():
         assert np.quantile(difference, 0.97) < 2  # the photo's edge is blended by one and cut by the other
 
 
+@pytest.mark.parametrize("frames", [1, 9, 17])
+def test_channels_last_the_autoencoder_is_the_same(frames):
+    from channels_last import ChannelsLast
+    from models import new_vae
+
+    torch.manual_seed(0)
+    vae = new_vae(tiny=True).eval()
+    fast, video = ChannelsLast(vae), torch.rand(1, 3, frames, 32, 48) * 2 - 1
+    with torch.no_grad():
+        posterior = vae.encode(video).latent_dist
+        latents = posterior.mode()
+        torch.testing.assert_close(fast.encode(video).parameters, posterior.parameters, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(fast.decode(latents), vae.decode(latents).sample, rtol=1e-3, atol=1e-4)
+
+
+def test_latents_are_normalised_channel_by_channel():
+    from models import new_vae
+    from train_vae import normalise
+
+    torch.manual_seed(0)
+    vae = new_vae(tiny=True).eval()
+    video = torch.rand(2, 3, 9, 96, 96) * 2 - 1
+    with torch.no_grad():
+        before = vae.encode(video).latent_dist
+        normalise(vae, video)
+        after = vae.encode(video).latent_dist
+        spread = before.mode().std((0, 2, 3, 4))
+        torch.testing.assert_close(after.mode().std((0, 2, 3, 4)), torch.ones(16), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(after.mode().mean((0, 2, 3, 4)), torch.zeros(16), rtol=0, atol=1e-3)
+        torch.testing.assert_close(after.std.mean((0, 2, 3, 4)) * spread, before.std.mean((0, 2, 3, 4)))
+
+
+def test_a_moving_average_is_of_the_last_of_the_training():
+    from timed import MovingAverage
+
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = MovingAverage(model, share=0.1)
+    for step in range(1000):
+        model.weight.data.fill_(step)
+        average.update()
+    assert 800 < average.models[0].weight.item() < 950  # a tenth behind
+
+
 def test_the_literal_router_is_the_router():
     from compared import LiteralRouter
-    from models import new_router
+    from models import WIDTH, new_router
 
     router = perturbed(new_router())
     literal = new_router(LiteralRouter)
     literal.load_state_dict(router.state_dict())
-    z = torch.randn(2, 30, 256, generator=torch.Generator().manual_seed(2))
+    z = torch.randn(2, 30, WIDTH, generator=torch.Generator().manual_seed(2))
     steered = router(z, *tokens_and_mask())
     assert (steered - z).norm() > 0.01 * z.norm()
     torch.testing.assert_close(literal.eval()(z, *tokens_and_mask()), steered, rtol=1e-4, atol=1e-4)
@@ -68,12 +111,12 @@ def test_the_literal_router_is_the_router():
 
 def test_unrouted_attention_has_the_router_s_size_sees_no_hidden_component_and_saves(tmp_path):
     from compared import UnroutedAttention
-    from models import new_router
+    from models import WIDTH, new_router
     from train_adapters import VARIANTS
 
     unrouted = perturbed(new_router(UnroutedAttention, **VARIANTS["unrouted"].router))
     assert unrouted.num_parameters() == pytest.approx(new_router().num_parameters(), rel=0.01)
-    z = torch.randn(2, 30, 256, generator=torch.Generator().manual_seed(2))
+    z = torch.randn(2, 30, WIDTH, generator=torch.Generator().manual_seed(2))
     tokens, mask = tokens_and_mask()
     steered = unrouted(z, tokens, mask)
     assert (steered - z).norm() > 0.01 * z.norm()
@@ -142,8 +185,11 @@ def test_all_stages_run_from_nothing_to_the_package_s_weights(scripts, tmp_path)
         assert run.returncode == 0, run.stderr
 
     stage("train_sight", "--minutes", "0.5", "--device", "cpu", "--tiny")
-    stage("train_vae", "--minutes", "0.3", "--batch", "2", "--tiny")
-    stage("train_base", "--minutes", "0.5", "--tiny")
+    stage("train_vae", "--minutes", "0.3", "--batch", "1", "--tiny")
+    stage("train_vae", "--minutes", "0.2", "--batch", "1", "--tiny", "--resume", "--decoder-only", "--long", "1")
+    stage("judge_vae", "--people", "2", "--prompts", "1", "--device", "cpu")
+    stage("train_base", "--minutes", "0.4", "--tiny")
+    stage("train_base", "--minutes", "0.3", "--tiny", "--resume")
     few = ["--samples", "4", "--batch", "2", "--steps", "2", "--tam-steps", "2", "--device", "cpu"]
     stage("train_adapters", *few, "lavieid", "unrouted-given", "strong-diffusion", "tam")
     stage("assemble", "--to", str(tmp_path / "weights"))
