@@ -20,10 +20,10 @@ from PIL import Image
 from pools import through_vae
 from torch import Tensor
 
-from lavieid_adapters.identity import FACIAL_COMPONENTS
+from lavieid_adapters.models.identity import FACIAL_COMPONENTS
 from lavieid_adapters.puppets import draw_clips
-from lavieid_adapters.puppets.judges import Judges
-from lavieid_adapters.puppets.person import EVALUATION_PEOPLE, people
+from lavieid_adapters.puppets.judges.judges import Judges
+from lavieid_adapters.puppets.world.person import EVALUATION_PEOPLE, people
 
 _CLIP_SEED = 1 << 44  # as in ablation.py
 _FACES, _SIDE, _ZOOM = 10, 56, 3

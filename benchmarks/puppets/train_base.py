@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from transformers import T5EncoderModel
 
 from lavieid_adapters import TrainingConfig
-from lavieid_adapters.training.losses import add_noise, draw_timesteps, prediction_target
 from lavieid_adapters.puppets import draw_clips
+from lavieid_adapters.puppets.world.draw import SIZE
 from lavieid_adapters.puppets.world.grammar import EXPRESSIONS, MOTIONS, SCENES, caption
 from lavieid_adapters.puppets.world.person import TEST_PEOPLE, people
-from lavieid_adapters.puppets.world.draw import SIZE
+from lavieid_adapters.training.losses import add_noise, draw_timesteps, prediction_target
 
 _PICTURES, _CLIPS = 768, 96  # in a step of a process: latents of one frame, or of nine
 _LARGEST_FILE = "15MB"

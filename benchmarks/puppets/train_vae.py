@@ -32,9 +32,9 @@ from timed import train
 from torch import Tensor, nn
 
 from lavieid_adapters.puppets import draw_clips
-from lavieid_adapters.puppets.world.person import TEST_PEOPLE
 from lavieid_adapters.puppets.sight.face_net import FaceNet
 from lavieid_adapters.puppets.world.draw import FRAMES
+from lavieid_adapters.puppets.world.person import TEST_PEOPLE
 
 # Of a pixel of nothing, eyebrows, eyes, mouth, nose, skin and hair.
 _WEIGHTS = (1.0, 10.0, 16.0, 10.0, 5.0, 3.0, 2.5)
