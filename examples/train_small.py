@@ -119,7 +119,7 @@ def main() -> None:
         sizes = {"token_dim": 96, "tokens_per_component": 8, "num_heads": 4}
         settings = {
             "base": str(base), "shards": str(work / "seen"), "output": str(work / "run"),
-            "vision_model": str(base / "vision"), "router": {"inner_dim": 128, **sizes},
+            "router": {"inner_dim": 128, **sizes},
             "encoder": {
                 "id_dim": 512 + 64, "vit_dim": 96, "num_scales": 2, "depth": 2, "head_dim": 24,
                 "vision_model": "puppets", **sizes,

@@ -11,6 +11,7 @@ from peft.utils import set_peft_model_state_dict
 from ..attachment.attach import fresh_adapter
 from ..data.dataset import SampleFormat, TrainingSamples
 from ..data.shards import Shards
+from ..faces.photo_readers import read_with, registered
 from ..faces.vision import VisionModel
 from ..files.hub import fetch, hub_errors
 from ..hosts.host import find_block, find_blocks
@@ -128,9 +129,21 @@ def place_host(config: TrainingConfig, pipe, accelerator, checkpoint: Path | Non
 
 
 def vision_model(config: TrainingConfig, encoder: LocalFacialEncoder, device: torch.device) -> VisionModel:
-    """Load the ViT whose features an encoder takes."""
+    """Return the ViT whose features an encoder takes, by its config: a Hub repo, a folder, or that of a photo reader.
+
+    Raises:
+        ValueError: If there is no such model, or if the photo reader brings none.
+    """
     c = encoder.config
-    vision = VisionModel(config.vision_model or c.vision_model, c.num_scales)
+    reader = registered(c.vision_model) if config.vision_model is None else None
+    if reader is None:
+        vision = VisionModel(config.vision_model or c.vision_model, c.num_scales)
+    else:
+        vision = read_with(reader, c.num_scales).get("vision")
+    if vision is None:
+        raise ValueError(
+            f"The photo reader '{c.vision_model}' brings no vision model. Give `vision_model` in the config."
+        )
     vision.place(device)
     return vision
 

@@ -2,15 +2,21 @@
 
 import shutil
 import time
+from dataclasses import replace
+from importlib.metadata import entry_points
 
 import pytest
+import torch
 from diffusers import CogVideoXPipeline, CogVideoXVideoToVideoPipeline
 from support import tiny
 from support.small_cogvideox import small_components
 from support.tiny_shards import write_shards
 from support.tiny_training import SIZES
 
+from lavieid_adapters import TrainingConfig
+from lavieid_adapters.faces.photo_readers import GROUP
 from lavieid_adapters.models.checkpoint import Metadata, save_folder
+from lavieid_adapters.training.build import vision_model
 from lavieid_adapters.training.trainer import Trainer
 
 
@@ -105,6 +111,18 @@ def test_an_encoder_that_does_not_fit_the_vision_model_is_refused(here, tmp_path
     else:
         settings = {**SIZES["encoder"], setting: theirs}
     refused(here, tmp_path, str(theirs), str(ours), encoder=settings)
+
+
+def test_the_vision_model_of_a_photo_reader_is_what_the_reader_brings(monkeypatch):
+    encoder = tiny.encoder(num_scales=2, depth=2, vision_model="puppets")
+    config = TrainingConfig(base="base", shards="shards", output="output")
+    (entry,) = entry_points(group=GROUP, name="puppets")
+    found = vision_model(config, encoder, torch.device("cpu"))
+    assert found.num_scales == 2 and found.fingerprint == entry.load()(num_scales=2, dtype=None)["vision"].fingerprint
+    assert vision_model(replace(config, vision_model="me/vit"), encoder, torch.device("cpu")).name == "me/vit"
+    monkeypatch.setattr("lavieid_adapters.training.build.read_with", lambda *_: {"detectors": []})
+    with pytest.raises(ValueError, match="'puppets' brings no vision model"):
+        vision_model(config, encoder, torch.device("cpu"))
 
 
 def test_a_vision_model_that_is_not_there_is_named(here, tmp_path):
