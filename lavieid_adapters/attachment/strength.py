@@ -1,4 +1,4 @@
-"""How strongly a router acts: alpha of eq. 3, its share for each component, and the window of the run it acts in."""
+"""The strength of a router: alpha of eq. 3, its share for each component, and the window of the run it acts in."""
 
 import math
 from collections.abc import Mapping, Sequence

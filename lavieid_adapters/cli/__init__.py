@@ -1,4 +1,4 @@
 """The `lavieid` command, a file for each group of its commands.
 
-May import everything, inside functions.
+Public: the command alone. May import everything, inside functions, so that `lavieid --help` is fast.
 """

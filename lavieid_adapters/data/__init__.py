@@ -1,4 +1,5 @@
 """Clips → shards → batches: the data that adapters are trained with.
 
-May import `faces`, `models`, `hosts`, `files`, `visualize` and `extras`.
+Public: `prepare_clips`, `read_clips`, `Shards`, `token_labels`. May import `faces`, `models.identity`, `hosts`,
+`files`, `visualize` and `extras`.
 """

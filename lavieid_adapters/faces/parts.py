@@ -140,7 +140,7 @@ class FaceFeatures:
         face_index: Which of them it is; None if the whole image was taken.
         landmarks: Its eyes, nose and corners of the mouth, (5, 2), in pixels of the photo; None likewise.
         score: The detector's confidence, 0 to 1; None likewise.
-        id_embedding: Identity embedding, (512,), float32; None without a recognizer.
+        id_embedding: Identity embedding, (d,), float32, of ArcFace d is 512; None without a recognizer.
         vit_embeds: Embedding of each component, (m, projection), float32, of length 1, 0 where it is hidden; None
             without a vision model.
         vit_hidden_states: Feature maps, each (m, p, c), float32, 0 where it is hidden; None likewise.
@@ -173,7 +173,7 @@ class FaceFeatures:
 
     @property
     def id_embeds(self) -> Tensor:
-        """Embeddings for `LocalFacialEncoder`, (1, m, 512 + projection): the identity's beside each component's.
+        """Embeddings for `LocalFacialEncoder`, (1, m, d + projection): the identity's beside each component's.
 
         Raises:
             ValueError: If the processor had no recognizer or no vision model.

@@ -19,7 +19,7 @@ CLIP = "openai/clip-vit-large-patch14-336"
 
 
 class LocalFacialEncoder(Adapter):
-    """ConsisID's local facial extractor, run once per component: its output is l_m of eqs. 2 and 3 (section 3.2).
+    """ConsisID's local facial extractor, run once per component; its output is the router's l_m (section 3.2).
 
     Args:
         id_dim: Width of the identity embedding.
@@ -71,7 +71,7 @@ class LocalFacialEncoder(Adapter):
             raise ValueError(
                 f"depth {depth} must be a multiple of num_scales {num_scales}: each scale has as many layers."
             )
-        self._told: tuple[tuple, tuple[str, str]] | None = None  # of which weights and adapters, what
+        self._cached_digests: tuple[tuple, tuple[str, str]] | None = None  # (state of the weights, their digests)
         self.extractor = LocalFacialExtractor(
             id_dim=id_dim,
             vit_dim=vit_dim,
@@ -164,23 +164,23 @@ class LocalFacialEncoder(Adapter):
 
         Signs are the same in every dtype that the encoder may be loaded or stored in.
         """
-        return self._weights_told()[0]
+        return self._digests()[0]
 
     def weights_digest(self) -> str:
         """Return 16 hexadecimal digits of the weights' values and dtypes.
 
         The tokens depend on these exactly, whereas `fingerprint` says which tokens a router takes.
         """
-        return self._weights_told()[1]
+        return self._digests()[1]
 
-    def _weights_told(self) -> tuple[str, str]:
+    def _digests(self) -> tuple[str, str]:
         """Return `fingerprint` and `weights_digest`, which are computed again only when a weight has changed."""
         adapters = self._adapters()
         current = versions(self.parameters()), adapters
-        if self._told is None or self._told[0] != current:
+        if self._cached_digests is None or self._cached_digests[0] != current:
             signs, values = weights_digests(self.state_dict())
-            self._told = current, (signs, content_digest(values, adapters)[:16] if adapters else values)
-        return self._told[1]
+            self._cached_digests = current, (signs, content_digest(values, adapters)[:16] if adapters else values)
+        return self._cached_digests[1]
 
     def _adapters(self) -> str:
         """Return which of PEFT's adapters on the layers act, and how strongly; "" if there are none."""

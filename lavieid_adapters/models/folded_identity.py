@@ -1,4 +1,4 @@
-"""The identity's part of eqs. 2 and 3, computed once, and what is left of them for every step."""
+"""Eqs. 2 and 3 as they are computed: the identity's part once, and the rest in every step."""
 
 # b batch · n video tokens · r routes: the m components, and the background after them if the router has one
 # l tokens a component · h heads · d channels of a head · D' dim

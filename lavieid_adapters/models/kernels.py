@@ -14,7 +14,7 @@ from torch import Tensor
 try:
     import triton
     import triton.language as tl
-except ImportError:  # builds of torch without Triton (CPU, macOS, Windows) take the plain form in local_router.py
+except ImportError:  # builds of torch without Triton (CPU, macOS, Windows) take the plain form in folded_identity.py
     triton = None
 
 _ROUTES = 16  # the smallest width of a matrix product in Triton

@@ -101,9 +101,9 @@ class TAM(Adapter):
                 None.
             beta: Strength; 0 gives the latents back. The config's if None.
             layout: "bfchw" or "bcfhw". The config's if None.
-            previous: The last refined chunk of the clip before: then the first chunk has a predecessor, and is refined
+            previous: The last refined chunk of the video before: then the first chunk has a predecessor, and is refined
                 as well. What psi sees of it are its output frames; `stream`, which also keeps the frame that is dropped
-                from the output, continues a clip exactly.
+                from the output, continues a video exactly.
             mirror_first: Whether a first chunk without `previous` is refined behind its mirror image. The config's if
                 None.
 
@@ -184,7 +184,7 @@ class TAM(Adapter):
             if context is None and mirror_first:
                 context = current.flip(1)
             if context is not None and beta != 0:
-                _check_same_clip(current, context)
+                _check_same_video(current, context)
                 current = torch.cat([context[:, -1:], current], dim=1)
                 bias = self._bias(context, current)
                 # In float32, or a bias below half a unit of bf16's last place would be lost.
@@ -259,11 +259,11 @@ def _check_layout(layout: str) -> None:
         raise ValueError(f"layout is {layout!r}, but must be one of {', '.join(map(repr, LAYOUTS))}.")
 
 
-def _check_same_clip(current: Tensor, context: Tensor) -> None:
-    """Chunks of one clip, and `previous`, share all axes but that of the frames, as well as dtype and device."""
+def _check_same_video(current: Tensor, context: Tensor) -> None:
+    """Check that chunks of one video, and `previous`, are alike but for the number of frames."""
     shapes = [tuple(t.shape[:1] + t.shape[2:]) for t in (current, context)]
     if shapes[0] != shapes[1] or current.dtype != context.dtype or current.device != context.device:
         raise ValueError(
             f"A chunk of (batch, channels, height, width) {shapes[0]}, {current.dtype} on {current.device}, cannot "
-            f"follow one of {shapes[1]}, {context.dtype} on {context.device}: chunks of one clip must be alike."
+            f"follow one of {shapes[1]}, {context.dtype} on {context.device}: chunks of one video must be alike."
         )

@@ -1,4 +1,5 @@
 """Batches → adapters: the losses (eqs. 1, 5, 6) and the training run.
 
-May import `data`, `attachment`, `faces`, `models`, `hosts`, `files`, `visualize` and `extras`.
+Public: `Trainer`, `TrainingConfig`, `diffusion_loss`, `route_loss`, `lavieid_loss`. May import `data`, `attachment`,
+`faces`, `models`, `hosts`, `files`, `visualize` and `extras`.
 """

@@ -29,7 +29,7 @@ _EXPRESSIVE = [FACIAL_COMPONENTS.index(name) for name in ("eyebrows", "eyes", "m
 
 @dataclass
 class Analysis:
-    """What an analyst reads in frames.
+    """The readings of an analyst in frames.
 
     Attributes:
         maps: Logits of the component maps, (b, k, h, w).

@@ -28,7 +28,7 @@ MIN_VISIBLE = 0.0008  # under which a component's parameters cannot be read: 8 p
 
 @dataclass
 class Verdict:
-    """What the judges say of videos.
+    """The verdict of the judges on videos.
 
     Attributes:
         embeddings: Who each frame shows, (n, f, 128), of length 1; without meaning where there is no face.

@@ -1,4 +1,4 @@
-"""How a drawn face is brought to its place in the aligned picture, without a network."""
+"""Alignment of a drawn face, by its landmarks and without a network."""
 
 # h w pixels of the photo
 
