@@ -38,6 +38,7 @@ class StreamHook(ModelHook):
 
     def post_forward(self, module: nn.Module, output):
         """Return the block's output with the steered stream in it."""
+        type_of_output = type(output)  # maybe a named tuple
         stream = output[self.stream] if isinstance(output, tuple) else output
         recorded = False
         for handle in self.handles:
@@ -45,7 +46,8 @@ class StreamHook(ModelHook):
         for handle in self.handles:
             stream = handle.steer(stream, overwrite=not recorded)  # which may be what an earlier handle recorded
         if isinstance(output, tuple):
-            return (*output[: self.stream], stream, *output[self.stream + 1 :])
+            output = (*output[: self.stream], stream, *output[self.stream + 1 :])
+            return type_of_output._make(output) if hasattr(type_of_output, "_make") else output
         return stream
 
 
@@ -118,11 +120,15 @@ class RouterHandle(StrengthSettings):
         self._switch(True)
         self._argument_names = list(inspect.signature(type(unwrap_module(transformer)).forward).parameters)[1:]
 
-        if not hook:
-            hook = StreamHook(stream)
-            insert_innermost(block, hook, _HOOK)
-        hook.handles.append(self)
         self._pre_hook = transformer.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+        try:
+            if not hook:
+                hook = StreamHook(stream)
+                insert_innermost(block, hook, _HOOK)
+        except BaseException:
+            self._pre_hook.remove()
+            raise
+        hook.handles.append(self)
 
     @property
     def strength(self) -> Strength:

@@ -173,14 +173,26 @@ class RefiningDecoder:
     def __init__(self, decode: Callable, own: bool):
         self.decode, self.own = decode, own
         self.refiners: list[Callable[[Tensor], Tensor]] = []
-        self._latents = next(iter(inspect.signature(decode).parameters))
+        first = next(iter(inspect.signature(decode).parameters.values()), None)
+        if first is None or first.kind is first.VAR_KEYWORD:
+            raise ValueError(
+                f"{getattr(decode, '__qualname__', decode)} takes no first argument that could be the latents. Correct "
+                "the VideoPipeline's `seam` or `decoders`."
+            )
+        self._latents = first.name
         functools.update_wrapper(self, decode)
 
     def __call__(self, *args, **kwargs):
-        named = {self._latents: args[0], **kwargs} if args else dict(kwargs)
+        if args:
+            args = (self._refined(args[0]), *args[1:])
+        elif self._latents in kwargs:
+            kwargs[self._latents] = self._refined(kwargs[self._latents])
+        return self.decode(*args, **kwargs)
+
+    def _refined(self, latents: Tensor) -> Tensor:
         for refine in self.refiners:
-            named[self._latents] = refine(named[self._latents])
-        return self.decode(named.pop(self._latents), *args[1:], **named)
+            latents = refine(latents)
+        return latents
 
     def __reduce_ex__(self, protocol):
         if self.refiners:  # a copy would go on refining when these have long been taken off

@@ -179,7 +179,19 @@ class Adapter(ModelMixin, ConfigMixin):
             )
 
     def save_files(self, folder: Path, variant: str | None = None) -> None:
-        """Write `config.json` and the weights into `folder`, without a card."""
+        """Write `config.json` and the weights into `folder`, without a card.
+
+        Raises:
+            ValueError: If there are weights that are not the adapter's own, such as those of a LoRA, with which it
+                could not be loaded again.
+        """
+        with torch.device("meta"):
+            own = type(self).from_config(self.config).state_dict().keys()
+        if foreign := sorted(set(self.state_dict()) - set(own)):
+            raise ValueError(
+                f"This {type(self).__name__} holds weights that are not its own ({', '.join(foreign[:3])}, ...), such "
+                "as those of a LoRA, and could not be loaded again. Merge or unload them first, or save them by PEFT."
+            )
         super().save_pretrained(folder, variant=variant, max_shard_size="1TB")
 
     def push_to_hub(

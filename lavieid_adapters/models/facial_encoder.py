@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from diffusers.models.transformers.consisid_transformer_3d import LocalFacialExtractor
 from torch import Tensor
+from torch.func import functional_call
 
 from ..files.digests import content_digest, weights_digests
 from . import consisid
@@ -131,8 +132,14 @@ class LocalFacialEncoder(Adapter):
             )
         # The extractor is diffusers' own, whose layers take no other dtype than that of their weights.
         dtype = self.dtype  # which asks each layer
+        stored_in_8_bits = dtype.itemsize == 1  # in which nothing computes
+        dtype = torch.float32 if stored_in_8_bits else dtype
         features = [v.flatten(0, 1).to(dtype) for v in (id_embeds, *vit_hidden_states)]
-        tokens = self.extractor(features[0], features[1:])
+        if stored_in_8_bits:
+            weights = {name: tensor.float() for name, tensor in self.extractor.state_dict().items()}
+            tokens = functional_call(self.extractor, weights, (features[0], features[1:]))
+        else:
+            tokens = self.extractor(features[0], features[1:])
         return tokens.unflatten(0, (batch, components))
 
     @torch.no_grad()

@@ -1,6 +1,9 @@
 import gc
 import inspect
+import sys
 import weakref
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -10,7 +13,8 @@ from support.tiny import NO_GRID, run, wan
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from lavieid_adapters import FACIAL_COMPONENTS, Host, attach
+from lavieid_adapters import FACIAL_COMPONENTS, Host, RouterHandle, attach
+from lavieid_adapters.attachment.router_handle import StreamHook
 
 
 @pytest.fixture
@@ -756,3 +760,31 @@ def test_all_methods_of_a_detached_handle_say_so_at_once(model):
     for use in uses:
         with pytest.raises(ValueError, match=r"This RouterHandle has been detached\. Attach"):
             use()
+
+
+class Output(NamedTuple):
+    video: torch.Tensor
+    text: torch.Tensor
+
+
+def test_a_block_that_gives_a_named_tuple_goes_on_giving_it():
+    hook = StreamHook(0)
+    hook.handles.append(SimpleNamespace(records_stream=False, steer=lambda stream, overwrite: 2 * stream))
+    output = hook.post_forward(torch.nn.Identity(), Output(torch.ones(1), torch.zeros(1)))
+    assert isinstance(output, Output) and output.video == 2 and output.text == 0
+
+
+@pytest.mark.parametrize("name", ["insert_innermost", "register_forward_pre_hook"])
+def test_an_attach_that_fails_leaves_nothing_on_the_host(monkeypatch, name):
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    model = tiny.transformer()
+    block, before = model.transformer_blocks[0], {**vars(model.transformer_blocks[0])}
+    target = model if name == "register_forward_pre_hook" else sys.modules[RouterHandle.__module__]
+    monkeypatch.setattr(target, name, fail)
+    with pytest.raises(KeyboardInterrupt):
+        attach(tiny.router(), model)
+    assert vars(block) == before and not model._forward_pre_hooks
+    monkeypatch.undo()
+    attach(tiny.router(), model).detach()

@@ -240,3 +240,23 @@ def test_a_decoder_refines_its_first_argument_however_it_is_given():
     decoder.take_off(codec, "decode", more)
     assert codec.decode(3) == 3
     assert "decode" not in vars(codec)
+
+
+def test_a_decoder_passes_latents_on_as_it_got_them():
+    class Codec:
+        def by_name(self, *, z):
+            return z
+
+        def any_way(self, *args, **kwargs):
+            return args[0] if args else kwargs["z"]
+
+        def nothing(self):
+            return None
+
+    codec, z = Codec(), torch.ones(1)
+    by_name = RefiningDecoder.put_on(codec, "by_name", lambda z: 2 * z)
+    any_way = RefiningDecoder.put_on(codec, "any_way", lambda z: 2 * z)
+    assert by_name(z=z) == 2 and any_way(z) == 2
+    with pytest.raises(ValueError, match="takes no first argument that could be the latents"):
+        RefiningDecoder.put_on(codec, "nothing", lambda z: z)
+    assert "nothing" not in vars(codec)

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from support import tiny
 from support.adapter_files import BUILDERS, WEIGHTS, Planted, contents, equal
+from support.lora import add_lora, linear_layers
 
 from lavieid_adapters import TAM, LocalRouter
 
@@ -291,3 +292,15 @@ def test_the_card_says_what_it_is_and_how_to_use_it(cls, tmp_path):
     used = {}
     exec(code, used)
     assert equal(used["adapter"], adapter)
+
+
+@pytest.mark.parametrize("cls", BUILDERS)
+def test_an_adapter_with_a_lora_is_not_saved_since_it_could_not_be_loaded(cls, tmp_path):
+    adapter = BUILDERS[cls]()
+    add_lora(adapter, linear_layers(adapter)[0])
+    with pytest.raises(ValueError, match=r"holds weights that are not its own .* of a LoRA.*Merge or unload"):
+        adapter.save_pretrained(tmp_path / "adapter")
+    assert not list(tmp_path.iterdir())
+    plain = BUILDERS[cls]()
+    plain.save_pretrained(tmp_path / "adapter")
+    assert equal(cls.from_pretrained(tmp_path / "adapter"), plain)

@@ -242,3 +242,13 @@ def test_other_settings_that_are_not_of_their_kind_are_refused():
         tiny.encoder(grayscale=1)
     with pytest.raises(TypeError, match="vision_model is None"):
         tiny.encoder(vision_model=None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_an_encoder_stored_in_8_bits_encodes_as_its_rounded_weights_do(dtype):
+    stored = tiny.encoder().to(dtype)
+    rounded = tiny.encoder().to(dtype).float()
+    features = tiny.features(rounded)
+    with torch.no_grad():
+        assert torch.equal(stored(*features), rounded(*features))
+        assert not torch.equal(stored(*features), tiny.encoder()(*features))
