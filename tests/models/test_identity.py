@@ -188,7 +188,7 @@ def test_a_file_of_another_encoder_is_refused_with_both_fingerprints_and_the_ide
     with attach_lavieid(pipe, [tiny.router(), ours]) as lavieid:
         lavieid.set_identity(identity_of(ours))
         before = lavieid.handle.steer(inputs.clone())
-        with pytest.raises(ValueError, match="encode the photo again") as caught:
+        with pytest.raises(ValueError, match="Encode the photo again") as caught:
             lavieid.set_identity(tmp_path / "other.safetensors")
         assert torch.equal(lavieid.handle.steer(inputs.clone()), before)
     assert ours.fingerprint() in str(caught.value) and theirs.fingerprint() in str(caught.value)
@@ -240,7 +240,7 @@ def test_several_identities_of_different_sizes_are_refused(pipe):
 
 def test_what_is_no_identity_is_refused_with_what_would_be(pipe, tmp_path):
     with attach_lavieid(pipe, tiny.router()) as lavieid:
-        with pytest.raises(ValueError, match="have no encoder, which photos need: give an Identity or its file"):
+        with pytest.raises(ValueError, match="have no encoder, which photos need. Give an Identity or its file"):
             lavieid.set_identity("photo.jpg")
         with pytest.raises(FileNotFoundError, match=r"me\.safetensors"):
             lavieid.set_identity(tmp_path / "me.safetensors")
