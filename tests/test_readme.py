@@ -12,7 +12,7 @@ from support.hosts.table import left_out, markdown
 import lavieid_adapters
 from lavieid_adapters import TAM, LocalFacialEncoder, LocalRouter
 
-PACKAGE = Path(lavieid_adapters.__file__).parent
+PACKAGE = Path(__file__).parent.parent / "lavieid_adapters"  # an installed package has no READMEs
 ROOMS = sorted(PACKAGE.glob("*/README.md"))
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
