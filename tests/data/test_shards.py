@@ -7,7 +7,8 @@ import tarfile
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch.utils.data import DataLoader, Dataset
+from support.read_shards import Read
+from torch.utils.data import DataLoader
 
 from lavieid_adapters.data.shard_writer import ShardWriter, write_index
 from lavieid_adapters.data.shards import Shards
@@ -39,17 +40,6 @@ def test_samples_are_read_in_the_order_of_their_keys(folder):
     assert len({line["shard"] for line in shards.index}) == 3
     for i in (4, 0, 2, 2, 1, 3):
         assert shards.members(i) == members(i)
-
-
-class Read(Dataset):
-    def __init__(self, shards):
-        self.shards = shards
-
-    def __len__(self):
-        return len(self.shards)
-
-    def __getitem__(self, i):
-        return len(self.shards.members(i)["maps.png"]), os.getpid()
 
 
 def test_other_processes_read_the_same(folder):
