@@ -240,7 +240,7 @@ def test_several_identities_of_different_sizes_are_refused(pipe):
 
 def test_what_is_no_identity_is_refused_with_what_would_be(pipe, tmp_path):
     with attach_lavieid(pipe, tiny.router()) as lavieid:
-        with pytest.raises(ValueError, match="have no encoder, which photos need. Give an Identity or its file"):
+        with pytest.raises(ValueError, match=r"have no encoder, which photos need\. Give an Identity or its file"):
             lavieid.set_identity("photo.jpg")
         with pytest.raises(FileNotFoundError, match=r"me\.safetensors"):
             lavieid.set_identity(tmp_path / "me.safetensors")
