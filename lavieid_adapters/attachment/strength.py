@@ -16,12 +16,18 @@ def component_names(count: int, names: Sequence[str] | None = None) -> list[str]
     """Return names for a router's components: those that are given, or `FACIAL_COMPONENTS` for six.
 
     Raises:
-        ValueError: If there are not as many names as components.
+        ValueError: If there are not as many names as components, or if they are not different texts.
     """
     if names is None:
         return list(FACIAL_COMPONENTS) if count == len(FACIAL_COMPONENTS) else [f"component_{i}" for i in range(count)]
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"names is {names!r}, but must be a list of texts. Give one for each component.")
     if len(names) != count:
         raise ValueError(f"{len(names)} names for the router's {count} components. Give one for each.")
+    if len(set(names)) < count:
+        raise ValueError(
+            f"names is {list(names)!r}, but no two components may share a name. Give {count} different ones."
+        )
     return list(names)
 
 

@@ -108,3 +108,23 @@ def test_the_settings_of_a_detached_handle_can_be_read_and_not_set():
     for name in ("scale", "component_scales", "start", "end"):
         with pytest.raises(ValueError, match="This RouterHandle has been detached"):
             setattr(handle, name, getattr(handle, name))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a"] * 6, "no two components may share a name"),
+        ([*"abcde", "a"], "no two components may share a name"),
+        ("abcdef", "names is 'abcdef', but must be a list of texts"),
+        ([*"abcde", 6], "but must be a list of texts"),
+        ([None] * 6, "but must be a list of texts"),
+        (dict.fromkeys("abcdef"), "but must be a list of texts"),
+        (6, "names is 6, but must be a list of texts"),
+    ],
+    ids=str,
+)
+def test_names_that_do_not_tell_components_apart_are_refused(names, message):
+    model = tiny.transformer()
+    with pytest.raises(ValueError, match=message):
+        attach(tiny.router(), model, names=names)
+    attach(tiny.router(), model, names=tuple("abcdef")).detach()
