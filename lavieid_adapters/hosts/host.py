@@ -9,6 +9,7 @@ their guidance and how they normalise latents.
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -28,6 +29,17 @@ def highest(timesteps: Tensor) -> Tensor:
 def falling(timestep: Tensor) -> Tensor:
     """Return the fraction of the run that is behind a timestep (b,) that falls from 1000 to 0."""
     return 1 - timestep / 1000
+
+
+def whole_number(name: str, value: int) -> int:
+    """Return the setting of a description as an int; numpy's integers are whole numbers, 1.0 and True are none.
+
+    Raises:
+        TypeError: If it is no whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} is {value!r}, but must be a whole number. Give an int.")
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,7 @@ class Host:
             overwrite. False if it may be the block's input or a view.
 
     Raises:
+        TypeError: If an attribute is of another type.
         ValueError: If the attributes contradict each other.
     """
 
@@ -75,7 +88,22 @@ class Host:
     fresh_output: bool = False
 
     def __post_init__(self):
-        if self.stream is not None and self.stream < 0:
+        for name in ("frames_in_batch", "fresh_output"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} is {getattr(self, name)!r}, but must be a truth value. Give True or False.")
+        names = self.blocks if isinstance(self.blocks, tuple) else (self.blocks,)
+        if not names or not all(isinstance(name, str) for name in (*names, self.latents, self.timestep)):
+            raise TypeError(
+                f"blocks is {self.blocks!r}, latents {self.latents!r} and timestep {self.timestep!r}, but they must be "
+                "names. Give texts; for blocks one, or a tuple of them."
+            )
+        for name in ("grid", "order", "level", "progress"):
+            value = getattr(self, name)
+            if not callable(value) and (value is not None or name == "level"):
+                raise TypeError(f"{name} is {value!r}, but must be a function. Give one, or leave it out.")
+        if self.width is not None and not isinstance(self.width, str):
+            raise TypeError(f"width is {self.width!r}, but must be a key of the config. Give its name, or None.")
+        if self.stream is not None and whole_number("stream", self.stream) < 0:
             raise ValueError(f"stream is {self.stream}, but counts from the first output. Give 0 or more.")
         if not callable(self.video_tokens) and self.video_tokens not in ("whole", "first", "last"):
             raise ValueError(
@@ -158,8 +186,7 @@ def find_block(transformer: nn.Module, host: Host, block_idx: int) -> nn.Module:
         ValueError: If the transformer has no such list or no such block.
     """
     blocks = find_blocks(transformer, host)
-    if isinstance(block_idx, bool) or not isinstance(block_idx, int):
-        raise TypeError(f"block_idx is {block_idx!r}, but must be a whole number. Give an int.")
+    block_idx = whole_number("block_idx", block_idx)
     if not -len(blocks) <= block_idx < len(blocks):
         raise ValueError(
             f"block_idx is {block_idx}, but {type(transformer).__name__} has {len(blocks)} blocks. Choose 0 to "

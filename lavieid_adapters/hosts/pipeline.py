@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .host import Arguments, weights_device
+from .host import Arguments, weights_device, whole_number
 
 
 def noted_timesteps(pipe) -> Tensor | None:
@@ -57,6 +57,7 @@ class VideoPipeline:
         decoders: Attributes of the pipe that may decode its latents; all have the same statistics.
 
     Raises:
+        TypeError: If an attribute is of another type.
         ValueError: If an attribute has another value than these.
     """
 
@@ -83,8 +84,23 @@ class VideoPipeline:
         if sorted(self.output) != sorted("bcfhw"):
             raise ValueError(f"output is {self.output!r}, but must be an order of the axes b, c, f, h and w.")
         for name in ("transformers", "decoders"):
-            if not isinstance(getattr(self, name), tuple):
-                raise ValueError(f"{name} is {getattr(self, name)!r}, but must be a tuple of names of attributes.")
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or not all(isinstance(attribute, str) for attribute in value):
+                raise ValueError(f"{name} is {value!r}, but must be a tuple of names of attributes.")
+        if not self.transformers:
+            raise ValueError("transformers is (), but must name one attribute at least. Leave it out for diffusers'.")
+        for name in ("seam", "host", "unrefined"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name == "seam"):
+                raise TypeError(f"{name} is {value!r}, but must be text. Give it in quotes, or leave it out.")
+        for name in ("divisor", "run", "current", "units"):
+            value = getattr(self, name)
+            if not callable(value) and (value is not None or name != "divisor"):
+                raise TypeError(f"{name} is {value!r}, but must be a function. Give one, or leave it out.")
+        if not isinstance(self.denormalised, bool):
+            raise TypeError(f"denormalised is {self.denormalised!r}, but must be a truth value. Give True or False.")
+        if self.latent_channels is not None and whole_number("latent_channels", self.latent_channels) < 1:
+            raise ValueError(f"latent_channels is {self.latent_channels}, but must be at least 1. Give the VAE's.")
 
 
 class HostPipeline:

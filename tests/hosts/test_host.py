@@ -1,4 +1,5 @@
 import diffusers
+import numpy as np
 import pytest
 import torch
 from support import tiny
@@ -164,3 +165,27 @@ def test_weights_device_is_that_of_a_block_with_weights():
 def test_a_block_that_is_no_whole_number_is_refused(block_idx):
     with pytest.raises(TypeError, match=r"block_idx is .*, but must be a whole number"):
         attach(tiny.router(), tiny.transformer(), block_idx)
+
+
+def test_a_block_may_be_a_number_of_numpy():
+    model = tiny.transformer()
+    assert find_block(model, find_host(model), np.int64(-1)) is model.transformer_blocks[2]
+    with attach(tiny.router(), model, np.int32(1)) as handle:
+        assert handle.block_idx == 1 and type(handle.block_idx) is int
+    with pytest.raises(TypeError, match="must be a whole number"):
+        find_block(model, find_host(model), np.bool_(True))
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"stream": 1.5}, {"stream": True}, {"stream": "0"}, {"blocks": ()}, {"blocks": 3}, {"blocks": ("a", 1)},
+        {"blocks": ["a"]}, {"grid": (1, 2, 3)}, {"order": 1}, {"level": None}, {"progress": 0.5}, {"latents": None},
+        {"timestep": 1}, {"width": 64}, {"frames_in_batch": 1}, {"fresh_output": "no"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_attribute_of_another_type_is_refused(attributes):
+    (name,) = attributes
+    with pytest.raises(TypeError, match=rf"\b{name} (is )?.*but (they )?must be "):
+        Host(**{"blocks": "blocks", **attributes})

@@ -18,10 +18,27 @@ from lavieid_adapters.hosts.pipeline import HostPipeline, VideoPipeline, guided_
         ({"output": "bcf"}, "output is 'bcf', but must be an order of the axes"),
         ({"transformers": "dit"}, "transformers is 'dit', but must be a tuple"),
         ({"decoders": "vae"}, "decoders is 'vae', but must be a tuple"),
+        ({"decoders": (1,)}, r"decoders is \(1,\), but must be a tuple"),
+        ({"transformers": ()}, r"transformers is \(\), but must name one"),
+        ({"latent_channels": 0}, "latent_channels is 0, but must be at least 1"),
     ],
 )
 def test_a_description_that_cannot_be_is_refused(attributes, message):
     with pytest.raises(ValueError, match=message):
+        VideoPipeline(**attributes)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"seam": 3}, {"seam": None}, {"host": 3}, {"unrefined": True}, {"denormalised": 1}, {"divisor": 2.0},
+        {"run": None}, {"current": 0}, {"units": "ms"}, {"latent_channels": 4.0}, {"latent_channels": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_attribute_of_another_type_is_refused(attributes):
+    ((name, value),) = attributes.items()
+    with pytest.raises(TypeError, match=f"{name} is {value!r}, but must be "):
         VideoPipeline(**attributes)
 
 
