@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..hosts.host import Host, activation_dtype, token_width
+from ..hosts.host import Host, activation_dtype, find_blocks, token_width
 from ..hosts.host_table import find_host
 from ..hosts.pipeline import HostPipeline, VideoPipeline
 from ..hosts.pipeline_table import find_pipeline
 from ..models.adapter import Adapter
 from ..models.checkpoint import ADAPTERS, Metadata, by_name, load_folder
+from ..models.checks import whole
 from ..models.facial_encoder import LocalFacialEncoder
 from ..models.local_router import LocalRouter
 from ..models.tam import TAM
@@ -105,6 +106,7 @@ def attach_lavieid(
     hub = {name: value for name, value in hub.items() if value is not None}
     if hub and not isinstance(adapters, str | os.PathLike):
         raise TypeError(f"{', '.join(hub)} only go with a Hub repo or a folder of adapters. Leave them out.")
+    block_idx = None if block_idx is None else whole("block_idx", block_idx)
     metadata = Metadata(base_model=described.base_model, block_idx=block_idx or 0)
     base = metadata.base_model  # with which a folder's card is compared
     if adapters is None and (adapters := _own_adapters(described)) is not None:
@@ -116,7 +118,9 @@ def attach_lavieid(
         adapters = {name: adapter.to(dtype).eval() for name, adapter in adapters.items()}
     elif isinstance(adapters, str | os.PathLike):
         adapters, saved = load_folder(adapters, torch_dtype=dtype, **hub)
-        metadata = saved.checked_against(base, block_idx)
+        first, asked = described.transformers[0], block_idx if "router" in adapters else None
+        blocks = 0 if asked is None else len(find_blocks(first, host or find_host(first)))
+        metadata = saved.checked_against(base, asked, blocks)
     photo_models = {name: hub[name] for name in ("token", "cache_dir", "local_files_only") if name in hub}
     notices = [_UNTRAINED] if fresh else []
     return LaVieID(described, by_name(adapters), metadata, host=host, names=names, hub=photo_models, notices=notices)

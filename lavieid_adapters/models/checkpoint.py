@@ -19,6 +19,9 @@ from .tam import TAM
 
 ADAPTERS: dict[str, type[Adapter]] = {"router": LocalRouter, "encoder": LocalFacialEncoder, "tam": TAM}
 
+_FILES = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME)
+_WANTED = ("README.md", *_FILES, *(f"{name}/{file}" for name in ADAPTERS for file in _FILES))  # of a Hub repo
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -34,8 +37,14 @@ class Metadata:
     block_idx: int = 0
     encoder: str = ""
 
-    def checked_against(self, base_model: str | None, block_idx: int | None) -> "Metadata":
-        """Warn where adapters meet another base model or block than theirs; a block that is asked for is taken."""
+    def checked_against(self, base_model: str | None, block_idx: int | None, blocks: int) -> "Metadata":
+        """Warn where adapters meet another base model or block than theirs; a block that is asked for is taken.
+
+        Args:
+            base_model: Name of the model that they meet; None if it is not known.
+            block_idx: The block that is asked for, None for theirs; negative from the last, as theirs may be.
+            blocks: Number of the transformer's blocks.
+        """
         # A local copy has the name of the model, not of its owner.
         if self.base_model and base_model and Path(self.base_model).name.lower() != Path(base_model).name.lower():
             warnings.warn(
@@ -43,7 +52,7 @@ class Metadata:
                 "worse likeness, or use the adapters of that model.",
                 stacklevel=3,
             )
-        if block_idx is None or block_idx == self.block_idx:
+        if block_idx is None or _from_first(block_idx, blocks) == _from_first(self.block_idx, blocks):
             return self
         warnings.warn(
             f"The router was trained for block {self.block_idx}, but is attached to block {block_idx}.", stacklevel=3
@@ -51,20 +60,28 @@ class Metadata:
         return replace(self, block_idx=block_idx)
 
 
+def _from_first(block_idx: int, blocks: int) -> int:
+    return block_idx + blocks if block_idx < 0 else block_idx
+
+
 def by_name(adapters: Adapter | Iterable[Adapter] | Mapping[str, Adapter]) -> dict[str, Adapter]:
     """Return one adapter, several, or a mapping, as a mapping by the names of `ADAPTERS`.
 
     Raises:
         TypeError: If something else is among them.
-        ValueError: If there is none.
+        ValueError: If there is none, or several of one kind.
     """
-    if isinstance(adapters, Adapter):
-        adapters = [adapters]
     if not isinstance(adapters, Mapping):
-        adapters = list(adapters)
-        adapters = {
-            next((n for n, cls in ADAPTERS.items() if isinstance(a, cls)), type(a).__name__): a for a in adapters
-        }
+        given = list(adapters) if isinstance(adapters, Iterable) else [adapters]
+        adapters = {}
+        for adapter in given:
+            name = next((n for n, cls in ADAPTERS.items() if isinstance(adapter, cls)), type(adapter).__name__)
+            if name in ADAPTERS and name in adapters:
+                raise ValueError(
+                    f"Several adapters are a {name} ({ADAPTERS[name].__name__}), but a pipeline takes one of each "
+                    "kind. Leave the others out."
+                )
+            adapters[name] = adapter
     for name, adapter in adapters.items():
         if name not in ADAPTERS or not isinstance(adapter, ADAPTERS[name]):
             expected = ", ".join(f"{n}: {cls.__name__}" for n, cls in ADAPTERS.items())
@@ -86,19 +103,17 @@ def load_folder(repo_or_folder: str | os.PathLike, torch_dtype=None, **kwargs) -
         ValueError: If there is no adapter in it, if one of them does not load, or if the card's record is damaged.
         OSError: If it cannot be fetched.
     """
-    files = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME)
-    wanted = ["README.md", *files, *(f"{name}/{file}" for name in ADAPTERS for file in files)]
-    folder = fetch(repo_or_folder, wanted, **kwargs)
+    folder = fetch(repo_or_folder, _WANTED, **kwargs)
     places = _places(folder, str(repo_or_folder))
     adapters = {name: ADAPTERS[name].from_pretrained(place, torch_dtype=torch_dtype) for name, place in places.items()}
     return adapters, _read_card(folder)
 
 
-def inspect_folder(folder: Path) -> tuple[dict[str, Adapter], Metadata]:
-    """Load as `load_folder` does, but without weights: the adapters are on the meta device."""
-    return {name: ADAPTERS[name].inspect(place) for name, place in _places(folder, str(folder)).items()}, _read_card(
-        folder
-    )
+def inspect_folder(repo_or_folder: str | os.PathLike) -> tuple[dict[str, Adapter], Metadata]:
+    """Load as `load_folder` does, but without reading weights: the adapters are on the meta device."""
+    folder = fetch(repo_or_folder, _WANTED)
+    places = _places(folder, str(repo_or_folder))
+    return {name: ADAPTERS[name].inspect(place) for name, place in places.items()}, _read_card(folder)
 
 
 def save_folder(

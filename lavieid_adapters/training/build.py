@@ -11,6 +11,7 @@ from peft.utils import set_peft_model_state_dict
 from ..attachment.attach import fresh_adapter
 from ..data.dataset import SampleFormat, TrainingSamples
 from ..data.shards import Shards
+from ..faces.parts import VisionEncoder, check_part
 from ..faces.photo_readers import read_with, registered
 from ..faces.vision import VisionModel
 from ..files.hub import fetch, hub_errors
@@ -58,9 +59,10 @@ def build_adapters(config: TrainingConfig, pipe, checkpoint: Path | None) -> tup
         )
     host = find_host(pipe.transformer)
     find_block(pipe.transformer, host, config.block_idx)  # raises if it is not there, also without a router
-    block_idx = config.block_idx % len(find_blocks(pipe.transformer, host))
+    blocks = len(find_blocks(pipe.transformer, host))
+    block_idx = config.block_idx % blocks
     if source:
-        metadata.checked_against(config.base, block_idx)
+        metadata.checked_against(config.base, block_idx, blocks)
     for name in TRAINED[config.stage]:
         sizes = getattr(config, name)
         if name not in adapters:
@@ -128,14 +130,16 @@ def place_host(config: TrainingConfig, pipe, accelerator, checkpoint: Path | Non
         transformer.to(accelerator.device)
 
 
-def vision_model(config: TrainingConfig, encoder: LocalFacialEncoder, device: torch.device) -> VisionModel:
+def vision_model(config: TrainingConfig, encoder: LocalFacialEncoder, device: torch.device) -> VisionEncoder:
     """Return the ViT whose features an encoder takes, by its config: a Hub repo, a folder, or that of a photo reader.
 
     Raises:
+        TypeError: If what the photo reader brings is no vision model.
         ValueError: If there is no such model, or if the photo reader brings none.
     """
     c = encoder.config
     reader = registered(c.vision_model) if config.vision_model is None else None
+    vision: VisionEncoder | None
     if reader is None:
         vision = VisionModel(config.vision_model or c.vision_model, c.num_scales)
     else:
@@ -144,7 +148,9 @@ def vision_model(config: TrainingConfig, encoder: LocalFacialEncoder, device: to
         raise ValueError(
             f"The photo reader '{c.vision_model}' brings no vision model. Give `vision_model` in the config."
         )
-    vision.place(device)
+    check_part(f"vision of the photo reader '{c.vision_model}'", vision, VisionEncoder)
+    if hasattr(vision, "place"):  # a model that needs no device has none
+        vision.place(device)
     return vision
 
 

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from support import tiny
+from support.adapter_files import contents
 
 from lavieid_adapters import Identity
 from lavieid_adapters.cli import main as cli
@@ -21,7 +22,7 @@ def saved(tmp_path):
 def test_info_says_what_a_folder_holds(saved, capsys):
     assert cli.main(["info", str(saved)]) == 0
     first, *lines = capsys.readouterr().out.splitlines()
-    assert first == "base model zai-org/CogVideoX-5b, block 1"
+    assert first == f"base model zai-org/CogVideoX-5b, block 1, encoder {tiny.encoder().fingerprint()}"
     for line, adapter in zip(lines, (tiny.router(), tiny.encoder(), tiny.tam()), strict=True):
         assert f"{adapter.num_parameters() / 1e6:.1f} M parameters" in line
         assert all(f"{k} {v}" in line for k, v in adapter.config.items() if k[0] != "_")
@@ -33,7 +34,7 @@ def test_info_names_no_other_dtype_than_that_of_the_files(tmp_path, capsys, dtyp
     tiny.router().to(dtype).save_pretrained(tmp_path / "router")
     assert cli.main(["info", str(tmp_path / "router")]) == 0
     out = capsys.readouterr().out
-    assert "base model not recorded" in out
+    assert "base model not recorded, block 0, encoder not recorded" in out
     assert set(re.findall(r"torch\.\w+", out)) <= {str(dtype)}
 
 
@@ -51,6 +52,7 @@ def test_info_says_what_an_identity_holds(tmp_path, capsys):
     ("path", "message"),
     [
         ("nothing", "neither a folder of adapters nor"),
+        ("nothing/here", "neither a folder of adapters nor"),
         ("nothing.safetensors", "no identity file"),
         ("photo.png", "photo.png"),
         ("damaged.safetensors", "damaged"),
@@ -69,3 +71,15 @@ def test_what_cannot_be_described_is_one_line_on_stderr_and_status_1(tmp_path, s
     assert out == ""
     assert any(line.startswith("lavieid: ") and message in line for line in err.splitlines())
     assert "Traceback" not in err
+
+
+def test_info_says_what_a_hub_repo_holds(saved, tmp_path, monkeypatch, capsys, hub):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["info", "lavieid"])
+    of_folder = capsys.readouterr().out
+    hub.repos["me/lavieid"] = contents(saved)
+    assert cli.main(["info", "me/lavieid"]) == 0
+    assert capsys.readouterr().out == of_folder
+    assert cli.main(["info", "me/nothing"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("lavieid: ") and "me/nothing" in err

@@ -7,6 +7,7 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import CogVideoXPipeline
@@ -18,7 +19,7 @@ from support.hub_server import HubServer, point_client_at
 from support.small_cogvideox import small_components
 
 from lavieid_adapters import TAM, LocalRouter, attach_lavieid
-from lavieid_adapters.models.checkpoint import ADAPTERS, Metadata, load_folder, save_folder
+from lavieid_adapters.models.checkpoint import ADAPTERS, Metadata, by_name, load_folder, save_folder
 
 FILES = {"README.md", *(f"{name}/{file}" for name in ADAPTERS for file in ("config.json", WEIGHTS))}
 
@@ -451,3 +452,50 @@ def test_a_hub_that_cannot_be_reached_fails_fast_with_the_name(monkeypatch, tmp_
             with pytest.raises(OSError, match="me/nothing"):
                 pull("me/nothing")
         assert time.perf_counter() - begin < 5
+
+
+def test_several_adapters_of_one_kind_are_refused(pipe):
+    router, tam = tiny.router(), tiny.tam()
+    assert by_name([tam, router]) == {"router": router, "tam": tam}
+    for several in ([router, tiny.router()], [router, tam, router], iter([router, router])):
+        with pytest.raises(ValueError, match=r"Several adapters are a router \(LocalRouter\)"):
+            by_name(several)
+    with pytest.raises(ValueError, match=r"Several adapters are a tam \(TAM\)"):
+        attach_lavieid(pipe, [tam, tiny.tam()])
+    for wrong in ([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)], 5, [None]):
+        with pytest.raises(TypeError, match=r"but adapters are router: LocalRouter"):
+            by_name(wrong)
+
+
+@pytest.mark.parametrize("recorded", [1, -2])
+@pytest.mark.parametrize("asked", [1, -2, np.int64(1), np.int64(-2)])
+def test_the_adapters_block_counted_from_either_end_does_not_warn(pipe, tmp_path, recorded, asked):
+    assert len(pipe.transformer.transformer_blocks) == 3
+    save_folder(adapters(), tmp_path / "lavieid", Metadata(block_idx=recorded))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lavieid = attach_lavieid(pipe, tmp_path / "lavieid", block_idx=asked)
+    with lavieid:
+        assert lavieid.handle.block is pipe.transformer.transformer_blocks[1]
+        lavieid.save_pretrained(tmp_path / "again")
+    assert load_folder(tmp_path / "again")[1].block_idx == recorded
+
+
+def test_a_block_that_is_not_there_is_not_taken_for_the_adapters(pipe, saved):
+    for block_idx in (4, -5):  # either is block 1 modulo 3
+        with pytest.warns(UserWarning, match="trained for block 1"), pytest.raises(ValueError, match="has 3 blocks"):
+            attach_lavieid(pipe, saved, block_idx=block_idx)
+
+
+@pytest.mark.parametrize("block_idx", [False, True, 0.0, 1.0, "1"])
+def test_a_block_that_is_no_whole_number_is_refused_with_any_adapters(pipe, saved, block_idx):
+    for given in (None, saved, adapters(), tiny.tam()):
+        with pytest.raises(TypeError, match=r"block_idx is .*, but must be a whole number"):
+            attach_lavieid(pipe, given, block_idx=block_idx)
+
+
+def test_a_folder_of_tam_alone_says_nothing_of_a_routers_block(pipe, tmp_path):
+    save_folder({"tam": tiny.tam()}, tmp_path / "lavieid", Metadata(block_idx=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attach_lavieid(pipe, tmp_path / "lavieid", block_idx=2).detach()

@@ -198,3 +198,23 @@ def test_adapters_of_another_base_are_taken_with_a_warning(here, tmp_path):
     with pytest.warns(UserWarning, match=r"were trained on 'me/other', but the pipeline is"):
         trainer = Trainer(here.config(tmp_path / "out", adapters=adapters))
     assert trainer.metadata.base_model == str(here.base)
+
+
+class Bare:
+    """A vision model of a photo reader that needs no device."""
+
+    image_size = 64
+
+    def encode(self, images):
+        return torch.zeros(len(images), 8), [torch.zeros(len(images), 4, 8)] * 2
+
+
+def test_a_vision_model_needs_no_place_but_must_see(monkeypatch):
+    encoder = tiny.encoder(num_scales=2, depth=2, vision_model="puppets")
+    config = TrainingConfig(base="base", shards="shards", output="output")
+    bare = Bare()
+    monkeypatch.setattr("lavieid_adapters.training.build.read_with", lambda *_: {"vision": bare})
+    assert vision_model(config, encoder, torch.device("cpu")) is bare
+    monkeypatch.setattr("lavieid_adapters.training.build.read_with", lambda *_: {"vision": Bare})
+    with pytest.raises(TypeError, match="the photo reader 'puppets' takes an object with image_size and encode"):
+        vision_model(config, encoder, torch.device("cpu"))
