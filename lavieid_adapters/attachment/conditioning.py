@@ -40,7 +40,7 @@ class Conditioning:
             raise TypeError(f"tokens are a {type(tokens).__name__}, but must be a tensor of component tokens.")
         videos_per_prompt = size("videos_per_prompt", videos_per_prompt)
         if tokens.ndim == 3:
-            tokens, mask = tokens[None], None if mask is None else mask[None]
+            tokens, mask = tokens[None], mask[None] if isinstance(mask, Tensor) else mask
         self.mask = router.check_tokens(tokens, mask)
         if not tokens.isfinite().all():
             raise ValueError("The component tokens hold NaN or infinite values. Encode the photo again.")

@@ -180,7 +180,7 @@ class LaVieID(StrengthSettings):
         *,
         regions: Sequence | None = None,
         face_index=None,
-        on_no_face: str = "raise",
+        on_no_face=None,
         component_map=None,
     ) -> None:
         """Set the identity that is generated from now on.
@@ -193,6 +193,7 @@ class LaVieID(StrengthSettings):
             videos_per_prompt: The pipeline's `num_videos_per_prompt`, where several identities are given.
             regions: Put the identities of the list into each video, by a mask for each; see `RouterHandle.set_tokens`.
             face_index, on_no_face, component_map: For photos, as in `encode`; also lists, one for each entry.
+                `on_no_face` is "raise" if None.
 
         Raises:
             ValueError, TypeError: If the identity is not one that this router can use (another encoder's, other sizes),
@@ -200,23 +201,28 @@ class LaVieID(StrengthSettings):
             OSError: If a file, or a model that reads photos, is not there and cannot be downloaded.
         """
         handle = self._need_ready_router()
-        check_settings(identity, {"face_index": face_index, "component_map": component_map})
+        settings = {"face_index": face_index, "on_no_face": on_no_face, "component_map": component_map}
+        check_settings(identity, settings)
         if isinstance(identity, Tensor):
             conditioning = identity, mask
         elif mask is not None:
             raise ValueError("mask goes with component tokens, but an Identity carries its own. Leave it out.")
         else:
-            settings = {"face_index": face_index, "on_no_face": on_no_face, "component_map": component_map}
+            settings["on_no_face"] = "raise" if on_no_face is None else on_no_face
             ours = self.encoder.fingerprint() if self.encoder is not None else self.metadata.encoder
             read = read_identities(identity, settings, self.encode, handle.strength.names, ours)
             conditioning = (part.to(handle.router.device) for part in read)
         conditioning = *conditioning, videos_per_prompt, regions
-        for handle in self.handles:
-            handle.set_tokens(*conditioning)
+        # Of two transformers none may show the new identity if the other refuses it.
+        made = [handle._conditioning_of(*conditioning) for handle in self.handles]
+        for handle, conditioning in zip(self.handles, made, strict=True):
+            handle._conditioning = conditioning
 
     def clear(self) -> None:
         """Forget the identity: the router changes nothing until one is set."""
         self._need_router()
+        for handle in self.handles:
+            handle._need_attached()  # all or none
         for handle in self.handles:
             handle.clear()
 

@@ -7,6 +7,7 @@ the block, which calls the handles of all routers on it, to `RouterHandle.steer`
 # b batch of the host · m components · n video tokens · s tokens of the stream · D' width of a video token
 
 import inspect
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ..hosts.host import Grid, Host, activation_dtype, find_block, find_stream, token_width, weights_device
 from ..hosts.pipeline import HostPipeline
+from ..models.checks import size, whole
 from ..models.local_router import LocalRouter
 from .block_hook import insert_innermost, remove_innermost
 from .conditioning import Conditioning
@@ -108,7 +110,8 @@ class RouterHandle(StrengthSettings):
         device = weights_device(block)
         if device is not None:
             router.to(device)
-        self.router, self.transformer, self.block_idx, self.block = router, transformer, block_idx, block
+        self.router, self.transformer, self.block = router, transformer, block
+        self.block_idx = whole("block_idx", block_idx)
         self._strength = Strength(names, device) if strength is None else strength
         self.context = ForwardContext.unknown(host)
         self._host, self._pipeline, self._notices = host, pipeline, [] if notices is None else notices
@@ -160,6 +163,12 @@ class RouterHandle(StrengthSettings):
         Raises:
             ValueError, TypeError: If the tokens are not the router's; what was set before stays.
         """
+        self._conditioning = self._conditioning_of(tokens, mask, videos_per_prompt, regions)
+
+    def _conditioning_of(
+        self, tokens: Tensor, mask: Tensor | None, videos_per_prompt: int, regions: Sequence | None
+    ) -> Conditioning:
+        """Return what `set_tokens` would set; nothing has changed yet."""
         self._need_attached()
         if regions is not None:
             need_whole_stream(self.transformer, "regions")
@@ -169,7 +178,7 @@ class RouterHandle(StrengthSettings):
             with torch.no_grad():
                 device = weights_device(self.block) or self.router.device
                 conditioning.fold(device, activation_dtype(self.transformer))
-        self._conditioning = conditioning
+        return conditioning
 
     def clear(self) -> None:
         """Forget the identities: the host's output is unchanged until new ones are set."""
@@ -274,13 +283,17 @@ class RouterHandle(StrengthSettings):
             A list that grows by one tensor (batch, M, frames, height, width) per forward, on the host's device.
 
         Raises:
-            ValueError: If the grid is not known, or another recording is running.
+            TypeError: If the grid is not of three whole numbers.
+            ValueError: If the grid is not known, or another recording is running. A forward raises it too, if its grid
+                is not known or is not that of its video tokens.
         """
         self._need_attached()
         if self._recorded_routes is not None:
             raise ValueError("Routes are being recorded already. End that recording first.")
         need_whole_stream(self.transformer, "Route maps")
-        if grid is None and self._host.grid is None:
+        if grid is not None:
+            grid = _checked_grid(grid)
+        elif self._host.grid is None:
             raise ValueError(
                 f"The token grid of {type(self.transformer).__name__} is not known. Pass grid=(frames, height, width)."
             )
@@ -296,7 +309,15 @@ class RouterHandle(StrengthSettings):
             weights = weights.expand(len(tokens), -1, -1)  # b m n
         if self.context.order is not None:
             weights = weights[..., self.context.order.argsort().to(weights.device)]
-        self._recorded_routes.append(weights.unflatten(-1, self._grid or self.context.grid))
+        grid, count = self._grid or self.context.grid, weights.shape[-1]
+        if grid is None:
+            raise ValueError("The token grid of this forward is not known. Pass grid=(frames, height, width).")
+        if math.prod(grid) != count:
+            raise ValueError(
+                f"The token grid {tuple(grid)} has {math.prod(grid)} places, but this forward has {count} video "
+                "tokens. Pass their grid=(frames, height, width)."
+            )
+        self._recorded_routes.append(weights.unflatten(-1, grid))
 
     def _switch(self, value: bool) -> None:
         super()._switch(value)
@@ -328,6 +349,13 @@ class RouterHandle(StrengthSettings):
                 "set_tokens, or detach it.",
                 stacklevel=3,
             )
+
+
+def _checked_grid(grid: Grid) -> Grid:
+    if not isinstance(grid, Sequence) or isinstance(grid, str) or len(grid) != 3:
+        raise TypeError(f"grid is {grid!r}, but must be three whole numbers. Pass (frames, height, width).")
+    frames, height, width = (size("grid", value) for value in grid)
+    return frames, height, width
 
 
 def _in_backward() -> bool:

@@ -268,7 +268,7 @@ class LocalRouter(Adapter):
         if component_mask is None:
             return torch.ones(component_tokens.shape[:2], dtype=torch.bool, device=component_tokens.device)
         if not isinstance(component_mask, Tensor) or component_mask.dtype != torch.bool:
-            kind = getattr(component_mask, "dtype", type(component_mask).__name__)
+            kind = component_mask.dtype if isinstance(component_mask, Tensor) else type(component_mask).__name__
             raise TypeError(f"component_mask is {kind}, but must be a tensor of torch.bool (True: visible).")
         if component_mask.shape != component_tokens.shape[:2]:
             raise ValueError(

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from support import tiny
@@ -96,3 +97,11 @@ def test_a_forward_whose_passes_are_known_is_checked_ahead(batch, passes, fits):
     else:
         with pytest.raises(ValueError, match="need a batch of 4 in 2 guidance passes, but the pipeline runs 2"):
             conditioning.check_forward(batch, passes, None)
+
+
+@pytest.mark.parametrize("mask", [[True] * 6, (True,) * 6, np.ones(6, bool), "visible"], ids=lambda m: type(m).__name__)
+def test_a_mask_that_is_no_tensor_is_refused_by_its_type(mask):
+    message = f"component_mask is {type(mask).__name__}, but must be a tensor of torch.bool"
+    for tokens in (tiny.tokens(), tiny.tokens(1)):
+        with pytest.raises(TypeError, match=message):
+            Conditioning(tiny.router(), tokens, mask, 1)

@@ -224,3 +224,16 @@ def test_what_the_second_transformer_refuses_leaves_the_first_as_it_was():
     assert not hasattr(pipe.transformer.blocks[2], "_diffusers_hook")
     pipe.transformer, pipe.transformer_2 = pipe.transformer_2, pipe.transformer
     assert (generate(pipe, call) == base).all()
+
+
+def test_of_two_transformers_none_takes_an_identity_that_the_other_refuses():
+    pipe, _ = wan.wan22_pipeline()
+    with attach_lavieid(pipe, {"router": fitting(pipe)["router"]}) as lavieid:
+        lavieid.set_identity(tiny.tokens())
+        first, second = lavieid.handles
+        before = first._conditioning
+        second.detach()
+        for change in (lambda: lavieid.set_identity(tiny.tokens(seed=1)), lavieid.clear):
+            with pytest.raises((ValueError, RuntimeError), match="attach"):
+                change()
+            assert first._conditioning is before is not None

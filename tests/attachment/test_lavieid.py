@@ -480,3 +480,12 @@ print([name for name in sys.modules if name.startswith("lavieid_adapters.faces."
     paths = os.pathsep.join([str(Path(__file__).parent.parent), *sys.path])
     env = {**os.environ, "PYTHONPATH": paths}
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env).stdout == "[]\n"
+
+
+def test_a_setting_of_photos_is_refused_where_there_is_no_photo(pipe, adapters):
+    with attach_lavieid(pipe, adapters) as lavieid:
+        for given in (tiny.tokens(), Identity(tiny.tokens()), [Identity(tiny.tokens())]):
+            for value in ("nonsense", "raise", "whole_image"):
+                with pytest.raises(TypeError, match="on_no_face only go with photos"):
+                    lavieid.set_identity(given, on_no_face=value)
+        assert lavieid.handle._conditioning is None

@@ -2,6 +2,7 @@ import gc
 import inspect
 import sys
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from torch._dynamo.testing import CompileCounter
 
 from lavieid_adapters import FACIAL_COMPONENTS, Host, RouterHandle, attach
 from lavieid_adapters.attachment.router_handle import StreamHook
+from lavieid_adapters.hosts.host_table import find_host
 
 
 @pytest.fixture
@@ -788,3 +790,26 @@ def test_an_attach_that_fails_leaves_nothing_on_the_host(monkeypatch, name):
     assert vars(block) == before and not model._forward_pre_hooks
     monkeypatch.undo()
     attach(tiny.router(), model).detach()
+
+
+def test_routes_of_a_forward_whose_grid_is_not_known_are_refused_in_words(model):
+    host = replace(find_host(model), grid=lambda *_: None, video_tokens="whole", order=None)
+    with torch.no_grad(), attach(tiny.router(), model, host=host) as handle:
+        handle.set_tokens(tiny.tokens())
+        with handle.record_routes() as routes, pytest.raises(ValueError, match=r"not known. Pass grid=\(frames"):
+            run(model)
+        assert not routes
+        with handle.record_routes((3, 4, 6)) as routes:
+            run(model)
+        assert [tuple(r.shape) for r in routes] == [(1, 6, 3, 4, 6)]
+        with handle.record_routes((3, 4, 5)), pytest.raises(ValueError, match=r"has 60 places, but .* 72 video"):
+            run(model)
+
+
+@pytest.mark.parametrize("grid", [(3, 4), "346", 72, (3, 4, 6.0), (3, 4, True), torch.tensor([3, 4, 6])], ids=str)
+def test_a_grid_that_is_not_three_whole_numbers_is_refused(model, grid):
+    with attach(tiny.router(), model) as handle:
+        with pytest.raises(TypeError, match=r"grid is .*, but must be"), handle.record_routes(grid):
+            pass
+        with handle.record_routes([3, 4, 6]):  # the refused recording does not run on
+            pass
