@@ -1,4 +1,7 @@
-"""The settings of a training run: one dataclass, read from a YAML file and checked before anything is loaded."""
+"""The settings of a training run: one dataclass, read from a YAML file and checked before anything is loaded.
+
+Sizes of adapters are checked as far as they do not depend on the base model, whose width fills in what is not given.
+"""
 
 import difflib
 import os
@@ -7,9 +10,11 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+import torch
 import yaml
 from diffusers.optimization import SchedulerType
 
+from ..models.adapter import Adapter
 from ..models.facial_encoder import LocalFacialEncoder
 from ..models.local_router import LocalRouter
 from ..models.tam import TAM
@@ -168,6 +173,7 @@ class TrainingConfig:
             raise ValueError(f"lora_rank is {self.lora_rank}, but lora_targets is empty. Name the layers that get it.")
         for name, cls in (("router", LocalRouter), ("encoder", LocalFacialEncoder), ("tam", TAM)):
             _check_names(getattr(self, name), cls._get_init_keys(cls) - {"self"}, f"{name}: {cls.__name__}'s arguments")
+            _check_sizes(name, cls, getattr(self, name))
 
     @classmethod
     def load(cls, path: str | os.PathLike, overrides: Sequence[str] = ()) -> "TrainingConfig":
@@ -232,6 +238,21 @@ FREE = frozenset(field.name for field in fields(TrainingConfig) if field.metadat
 
 def _plain(values: dict) -> dict:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _check_sizes(name: str, cls: type[Adapter], sizes: dict[str, Any]) -> None:
+    """Build an adapter on the meta device, with a width that any heads divide where the base model will say it."""
+    if not sizes:
+        return
+    if cls is TAM:
+        heads = sizes.get("num_heads", 1)
+        fitting = 2 * heads if isinstance(heads, int) and heads > 0 else 2
+        sizes = {"dim": fitting, "num_heads": heads, **sizes}
+    try:
+        with torch.device("meta"):
+            cls(**sizes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _check_names(values: Iterable, known: Iterable[str], where: str) -> None:

@@ -381,3 +381,32 @@ def test_a_file_that_maps_nothing_is_refused(tmp_path, data, message, overrides)
 def test_bad_overrides_are_refused(tmp_path, override, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig.load(write(tmp_path), [override])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"router": {"num_heads": 0}}, "router: num_heads is 0, but must be at least 1"),
+        ({"router": {"num_heads": 3}}, "router: inner_dim 2048 cannot be split over num_heads 3"),
+        ({"router": {"background": 1}}, "router: background is 1"),
+        ({"router": {"dim": 0}}, "router: dim is 0, but must be at least 1"),
+        ({"encoder": {"depth": 3, "num_scales": 2}}, "encoder: depth"),
+        ({"encoder": {"id_dim": "wide"}}, "encoder: id_dim is 'wide'"),
+        ({"tam": {"chunks": 0}}, "tam: chunks is 0, but must be at least 1"),
+        ({"tam": {"num_heads": 0}}, "tam: num_heads is 0, but must be at least 1"),
+        ({"tam": {"num_heads": 2.0}}, "tam: num_heads is 2.0"),
+        ({"tam": {"dim": 65}}, "tam: dim 65 over num_heads 1 must give an even number"),
+        ({"tam": {"dim": 64, "num_heads": 5}}, "tam: dim 64 over num_heads 5 must give an even number"),
+        ({"tam": {"beta": math.inf}}, "tam: beta is inf"),
+        ({"tam": {"layout": "bcf"}}, "tam: layout"),
+    ],
+    ids=str,
+)
+def test_sizes_of_which_no_adapter_can_be_built_are_refused_before_anything_is_loaded(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**REQUIRED, **values)
+
+
+@pytest.mark.parametrize("values", [{"tam": {"num_heads": 5}}, {"tam": {"dim": 1920}}, {"tam": {"beta": 0}}], ids=str)
+def test_sizes_that_the_base_models_width_decides_are_left_to_it(values):
+    TrainingConfig(**REQUIRED, **values)
