@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print(f"lavieid: {str(error) or 'stopped'}", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         print(f"lavieid: {error}", file=sys.stderr)
         return 1
     return 0

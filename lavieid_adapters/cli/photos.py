@@ -69,7 +69,7 @@ def parse(args: argparse.Namespace) -> str:
         recognizer=None,
         vision=None,
     )
-    photo = Photo(args.photos)
+    photo = Photo(args.photo)
     features = face(photo, **_choices(args))
     with written_aside(args.output.parent) as folder:
         component_overlay(photo.pixels, features).save(folder / args.output.name)
@@ -87,15 +87,15 @@ def add_photo_commands(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--adapters", metavar="REPO", help="Hub repo or folder of the adapters it is for")
     command.add_argument("--vision-model", metavar="REPO", help="Hub repo or folder of the ViT, if moved")
-    _add_reading(command)
+    _add_reading(command, several=True)
 
     command = add_command(commands, "parse", parse, "draw the facial components that a photo shows", _PARSE)
-    command.add_argument("photos", metavar="PHOTO", help="a file or a URL")
+    command.add_argument("photo", metavar="PHOTO", help="a file or a URL")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the picture, such as .png")
-    _add_reading(command)
+    _add_reading(command, several=False)
 
 
-def _add_reading(command: argparse.ArgumentParser) -> None:
+def _add_reading(command: argparse.ArgumentParser, several: bool) -> None:
     faces = command.add_argument_group("which face")
     faces.add_argument(
         "--face-index", metavar="N", help="of several faces: its number from left to right, from 0, or 'largest'"
@@ -103,12 +103,10 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     faces.add_argument(
         "--whole-image", action="store_true", help="where no face is found, take the picture as one: for drawings"
     )
-    faces.add_argument(
-        "--component-map",
-        metavar="PNG",
-        action="append",
-        help="your own segmentation: palette or grey, 0 nothing, 1 to 6 components; once, or once a photo",
-    )
+    segmentation = "your own segmentation: palette or grey, 0 nothing, 1 to 6 components"
+    if several:
+        segmentation += "; once, or once a photo"
+    faces.add_argument("--component-map", metavar="PNG", action="append" if several else "store", help=segmentation)
     add_models(command)
 
 
@@ -116,9 +114,9 @@ def _choices(args: argparse.Namespace) -> dict:
     index = args.face_index
     with contextlib.suppress(TypeError, ValueError):  # the processor refuses the rest, with the faces' boxes
         index = int(index)
-    maps = args.component_map or [None]
+    maps = args.component_map
     return {
         "face_index": index,
         "on_no_face": "whole_image" if args.whole_image else "raise",
-        "component_map": maps[0] if len(maps) == 1 else maps,
+        "component_map": maps[0] if isinstance(maps, list) and len(maps) == 1 else maps,
     }

@@ -49,7 +49,7 @@ def test_help_names_the_commands(capsys):
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("info", ["a folder, or a .safetensors file"]),
+        ("info", ["a folder or a Hub repo, or a .safetensors file", "lavieid info me/lavieid-cogvideox-5b"]),
         ("parse", ["lavieid parse group.jpg -o parts.png --face-index 2", "picture, such as .png", "which face"]),
         ("identity", ["lavieid identity front.jpg side.jpg -o", "identity file, .safetensors", "--adapters REPO"]),
     ],
@@ -89,3 +89,12 @@ except SystemExit:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "train adapters on prepared clips" in done.stdout and done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_value_of_another_type_ends_in_one_line_too(monkeypatch, capsys):
+    def describe(path):
+        raise TypeError("scale is 'much', but must be a number.")
+
+    monkeypatch.setattr("lavieid_adapters.cli.info.describe", describe)
+    assert cli.main(["info", "me"]) == 1
+    assert capsys.readouterr() == ("", "lavieid: scale is 'much', but must be a number.\n")

@@ -230,3 +230,11 @@ def test_all_six_names_are_those_of_the_library(lavieid):
     Image.fromarray(np.asarray(Image.open(HAND_MADE)) // 6 * 6).save("hair.png")
     _, out, _ = lavieid("parse", "astronaut.png", "-o", "parts.png", "--component-map", "hair.png")
     assert "1 of 6 components" in out and all(name in out for name in FACIAL_COMPONENTS[:5])
+
+
+def test_parse_takes_one_map_and_identity_one_a_photo(lavieid):
+    maps = ["--component-map", HAND_MADE, "--component-map", HAND_MADE]
+    assert lavieid("parse", "astronaut.png", "-o", "parts.png", *maps)[0] == 0
+    assert lavieid("identity", "astronaut.png", "astronaut.png", "-o", "me.safetensors", *maps)[0] == 0
+    status, out, error = lavieid("identity", "astronaut.png", "-o", "other.safetensors", *maps)
+    assert (status, out) == (1, "") and error.startswith("lavieid: ") and len(error.splitlines()) == 1
