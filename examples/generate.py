@@ -42,6 +42,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.model and not (args.image or args.identity):
         parser.error("--model needs a person: give --image or --identity.")
+    if args.identity and args.component_map:
+        parser.error("--component-map goes with a photo, but --identity is read already: leave one of them out.")
     return args
 
 

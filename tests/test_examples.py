@@ -88,3 +88,9 @@ def test_generate_reads_a_photo_by_the_default_face_models(face_models, generate
     out = generate_prints(*(f"--{name}={value}" for name, value in options.items()))
     assert "hidden: none" in out and "after detaching: 0.0" in out
     assert Image.open(tmp_path / "clip.gif").n_frames == 5
+
+
+def test_a_map_without_a_photo_is_refused(generate_prints, capsys):
+    with pytest.raises(SystemExit):
+        generate_prints("--identity", "me.safetensors", "--component-map", "map.png")
+    assert "--component-map goes with a photo" in capsys.readouterr().err
