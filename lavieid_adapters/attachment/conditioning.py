@@ -112,7 +112,7 @@ class Conditioning:
         if fits and (compiling or (self._made_of == versions(sources) and self.router.folds_alike())):
             return self._kept
         if self.router.device != device:
-            self.router.to(device)
+            self.router.place(device)
         self.tokens, self.mask = self.tokens.to(device), self.mask.to(device)
         if trains:
             self._kept = None  # a step will change the weights

@@ -211,7 +211,7 @@ class LaVieID(StrengthSettings):
             settings["on_no_face"] = "raise" if on_no_face is None else on_no_face
             ours = self.encoder.fingerprint() if self.encoder is not None else self.metadata.encoder
             read = read_identities(identity, settings, self.encode, handle.strength.names, ours)
-            conditioning = (part.to(handle.router.device) for part in read)
+            conditioning = (part.to(handle.router.execution_device) for part in read)
         conditioning = *conditioning, videos_per_prompt, regions
         # Of two transformers none may show the new identity if the other refuses it.
         made = [handle._conditioning_of(*conditioning) for handle in self.handles]

@@ -59,7 +59,7 @@ class RouterHandle(StrengthSettings):
     As a context manager, it detaches at its end.
 
     Args:
-        router: The router; moved to the transformer's device.
+        router: The router; moved to the transformer's device, unless accelerate offloads it.
         transformer: The transformer.
         block_idx: The block; negative from the last.
         host: Description of the transformer.
@@ -109,7 +109,7 @@ class RouterHandle(StrengthSettings):
 
         device = weights_device(block)
         if device is not None:
-            router.to(device)
+            router.place(device)
         self.router, self.transformer, self.block = router, transformer, block
         self.block_idx = whole("block_idx", block_idx)
         self._strength = Strength(names, device) if strength is None else strength
@@ -176,7 +176,7 @@ class RouterHandle(StrengthSettings):
         conditioning = Conditioning(self.router, tokens, mask, videos_per_prompt, regions)
         if not tokens.requires_grad:
             with torch.no_grad():
-                device = weights_device(self.block) or self.router.device
+                device = weights_device(self.block) or self.router.execution_device
                 conditioning.fold(device, activation_dtype(self.transformer))
         return conditioning
 

@@ -139,13 +139,13 @@ class TAMHandle(Handle):
                 warnings.warn(self._notices.pop(), stacklevel=2)
             # An offloaded pipeline has its models elsewhere between uses; so must TAM.
             rest = getattr(self._decoders[0], "device", latents.device)
-            self.tam.to(latents.device)
+            self.tam.place(latents.device)
             try:
                 chunks = min(self.chunks, latents.shape[layout.index("f")])
                 refined = self.tam.refine(latents, chunks, self.beta, layout, mirror_first=self.mirror_first)
             finally:
                 if rest != latents.device:
-                    self.tam.to("cpu")
+                    self.tam.place("cpu")
         # Goes with the tensor, so that decoding does not refine it a second time.
         refined.refined_by_lavieid = {*getattr(latents, "refined_by_lavieid", ()), self._mark}
         return refined

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from ..files.atomic import written_aside
 from ..files.hub import HUB_KEYWORDS, fetch, upload
 from ..files.model_card import model_card
+from .offloading import execution_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,16 @@ class Adapter(ModelMixin, ConfigMixin):
     """A diffusers model that loads strictly, never unpickles, and saves itself in one file with a model card."""
 
     presets: dict[str, dict[str, Any]] = {}  # noqa: RUF012
+
+    def place(self, device: torch.device | str) -> None:
+        """Move to a device, unless hooks of accelerate put each weight where it is used."""
+        if execution_device(self) is None:
+            self.to(device)
+
+    @property
+    def execution_device(self) -> torch.device:
+        """Device on which the adapter computes: that of its weights, or that to which hooks of accelerate put them."""
+        return execution_device(self) or self.device
 
     @classmethod
     def from_preset(cls, name: str, **overrides) -> "Self":

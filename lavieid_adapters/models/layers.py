@@ -66,7 +66,7 @@ def linear_map(layer: nn.Module, in_features: int, like: Tensor) -> tuple[Tensor
     if is_plain(layer):
         return layer.weight.to(like.dtype), None if layer.bias is None else layer.bias.to(like.dtype)
     unit = torch.eye(in_features, dtype=like.dtype, device=like.device)
-    columns = layer(F.pad(unit, (0, 0, 0, 1))).to(like.dtype)  # the last row is the image of zero
+    columns = layer(F.pad(unit, (0, 0, 0, 1))).to(like)  # the last row is the image of zero
     return (columns[:-1] - columns[-1]).t(), columns[-1]
 
 
@@ -76,7 +76,7 @@ def norm_map(norm: nn.Module, size: int, like: Tensor) -> tuple[Tensor, Tensor]:
         return norm.weight.to(like.dtype), norm.bias.to(like.dtype)
     signs = torch.ones(size, dtype=like.dtype, device=like.device)
     signs[1::2] = -1  # no value is zero once normalised
-    bias, scaled = norm(torch.stack([torch.zeros_like(signs), signs])).to(like.dtype)
+    bias, scaled = norm(torch.stack([torch.zeros_like(signs), signs])).to(like)
     return (scaled - bias) / F.layer_norm(signs, signs.shape, eps=EPS), bias
 
 

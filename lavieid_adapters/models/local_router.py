@@ -7,6 +7,7 @@ rest in every step.
 # b batch · m components · l tokens a component · n video tokens · h heads · d channels of a head
 # D token_dim · D' dim · r routes: the m components, and the background after them if the router has one
 
+import contextlib
 import functools
 
 import torch
@@ -18,6 +19,7 @@ from .adapter import Adapter, register_to_config
 from .checks import floating, sizes, switch
 from .folded_identity import FoldedIdentity, logits, normalise
 from .layers import CrossAttention, LayerNorm, Linear, is_plain, linear_map, norm_map, split_heads, zero_init
+from .offloading import fetched
 
 
 class LocalRouter(Adapter):
@@ -133,7 +135,7 @@ class LocalRouter(Adapter):
         component_mask = self.check_tokens(component_tokens, component_mask)
         self.check_hidden_states(hidden_states, len(component_tokens))
         wide = _wide(component_tokens.dtype, hidden_states.dtype)
-        with torch.autocast(component_tokens.device.type, enabled=False):
+        with torch.autocast(component_tokens.device.type, enabled=False), self._own_weights():
             weight, bias = self._fold_route(component_tokens.to(wide), component_mask)
         return logits(normalise(hidden_states), weight.to(hidden_states.dtype), bias).transpose(1, 2)
 
@@ -162,7 +164,8 @@ class LocalRouter(Adapter):
         """
         component_mask = self.check_tokens(component_tokens, component_mask)
         dtype = dtype or component_tokens.dtype
-        with torch.autocast(component_tokens.device.type, enabled=False):  # it would fold in 16 bits
+        # Autocast would fold in 16 bits.
+        with torch.autocast(component_tokens.device.type, enabled=False), self._own_weights():
             return self._fold(component_tokens, component_mask, dtype)
 
     def folds_alike(self) -> bool:
@@ -194,7 +197,7 @@ class LocalRouter(Adapter):
         query_weight = _centred(query_weight * gain)
 
         out_weight, out_bias = linear_map(attention.to_out, self.config.inner_dim, tokens)
-        key, value = attention.keys_values(tokens.flatten(1, 2))
+        key, value = (part.to(tokens.device) for part in attention.keys_values(tokens.flatten(1, 2)))
         key = key * attention.head_dim**-0.5
         return FoldedIdentity(
             route_weight=route.to(dtype),
@@ -208,13 +211,19 @@ class LocalRouter(Adapter):
             out_bias=None if out_bias is None else out_bias.to(dtype),
         )
 
+    def _own_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the weights that hooks of accelerate fetch for a forward of the router or of phi: neither is called."""
+        away = any(parameter.is_meta for parameter in self.parameters())
+        return fetched(self, self.cross_attention) if away else contextlib.nullcontext()
+
     def _fold_route(self, tokens: Tensor, component_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return `route_weight` and `route_bias` of the folded form, in the dtype of the tokens (b, m, l, D)."""
-        wide, aggregate, tokens = tokens.dtype, self.aggregate.to(tokens.dtype), self.norm_component(tokens)
+        # What wraps a layer may compute on a device of its own (accelerate's `device_map`).
+        like, aggregate, tokens = tokens, self.aggregate.to(tokens), self.norm_component(tokens).to(tokens.device)
         if is_plain(self.to_component):  # linear, so that one token a component can be projected instead of L
             component = self.to_component(torch.einsum("ml,bmlD->bmD", aggregate, tokens))
         else:
-            component = torch.einsum("ml,bmlD->bmD", aggregate, self.to_component(tokens))
+            component = torch.einsum("ml,bmlD->bmD", aggregate, self.to_component(tokens).to(tokens.device))
         video_weight, video_bias = linear_map(self.to_video, self.config.dim, tokens)
         gain, shift = norm_map(self.norm_video, self.config.dim, tokens)
         route = component @ video_weight
@@ -222,9 +231,9 @@ class LocalRouter(Adapter):
         route = _centred(route * gain)
         if self.background_logit is not None:
             route = F.pad(route, (0, 0, 0, 1))
-            route_bias = torch.cat([route_bias, self.background_logit.to(wide).expand(len(tokens), 1)], dim=1)
+            route_bias = torch.cat([route_bias, self.background_logit.to(like).expand(len(tokens), 1)], dim=1)
         hidden = F.pad(~component_mask, (0, route_bias.shape[1] - component_mask.shape[1]))
-        return route, route_bias.masked_fill(hidden, torch.finfo(wide).min)
+        return route, route_bias.masked_fill(hidden, torch.finfo(like.dtype).min)
 
     def apply_folded(
         self,

@@ -189,7 +189,7 @@ class TAM(Adapter):
                 bias = self._bias(context, current)
                 # In float32, or a bias below half a unit of bf16's last place would be lost.
                 wide = torch.promote_types(current.dtype, torch.float32)
-                current = (current.to(wide) + beta * bias.to(wide)).to(current.dtype)
+                current = (current.to(wide) + beta * bias.to(current.device, wide)).to(current.dtype)
                 chunk = current[:, 1:].movedim(1, frame_axis)
             context = current
             yield chunk

@@ -1,5 +1,6 @@
 """Whole pipelines whose models are offloaded, and TAM before a VAE that works in tiles and slices."""
 
+import accelerate
 import pytest
 import torch
 from support import tiny
@@ -7,7 +8,7 @@ from support.modes.rig import differ
 from support.modes.videos import PIPELINES, generate, put_on
 from support.pipelines import build
 
-from lavieid_adapters import attach_lavieid
+from lavieid_adapters import Identity, attach_lavieid
 
 CPU = torch.device("cpu")
 
@@ -101,3 +102,42 @@ def test_the_vae_takes_its_latents_by_name_as_well():
         refined = pipe.vae.decode(z=latents, return_dict=True).sample
         assert differ(refined, base)
         assert torch.equal(pipe.vae.decode(latents).sample, refined)
+
+
+def offload_adapter(way, adapter, folder):
+    if way == "cpu_offload":
+        return accelerate.cpu_offload(adapter, CPU)
+    if way == "disk_offload":
+        return accelerate.disk_offload(adapter, folder, CPU)
+    first, *rest = [name for name, _ in adapter.named_children()]
+    own = dict.fromkeys(adapter._parameters, "cpu")
+    device_map = {**own, first: "cpu", **dict.fromkeys(rest, "disk")}
+    return accelerate.dispatch_model(adapter, device_map, main_device=CPU, offload_dir=folder, force_hooks=True)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("way", ["cpu_offload", "disk_offload", "dispatch_model"])
+def test_adapters_that_accelerate_offloads_give_what_they_give_without(way, first, tmp_path):
+    pipe = PIPELINES["CogVideoX"]()
+    base = generate(pipe, output_type="pt")
+    with attach_lavieid(pipe, [tiny.router(), tiny.tam()]) as lavieid:
+        lavieid.set_identity(tiny.tokens())
+        wanted = generate(pipe, output_type="pt")
+        lavieid.scale = 0.0
+        assert differ(wanted, base, 1e-3) and differ(wanted, generate(pipe, output_type="pt"), 1e-3)
+    adapters = router, tam = tiny.router(), tiny.tam()
+    if first:
+        for adapter in adapters:
+            offload_adapter(way, adapter, tmp_path / type(adapter).__name__)
+    with attach_lavieid(pipe, adapters) as lavieid:
+        if not first:
+            for adapter in adapters:
+                offload_adapter(way, adapter, tmp_path / type(adapter).__name__)
+        lavieid.set_identity(Identity(tiny.tokens()))
+        assert router.to_video.weight.is_meta and tam.phi.to_out.weight.is_meta
+        torch.testing.assert_close(generate(pipe, output_type="pt"), wanted, rtol=1e-4, atol=1e-4)
+        assert router.to_video.weight.is_meta and tam.phi.to_out.weight.is_meta
+        pipe.vae.to("meta")  # where offloading leaves a model between uses, and after which TAM goes to rest
+        latents = tiny.latents(1, 3, 4, 8, 12)
+        assert differ(lavieid.refine(latents), latents, 1e-3)
+    torch.testing.assert_close(tam.refine(latents, 3), tiny.tam().refine(latents, 3), rtol=1e-4, atol=1e-4)
