@@ -64,9 +64,15 @@ def read_clips(path: str | os.PathLike) -> list[Clip]:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        IsADirectoryError: If it is a folder.
         ValueError: If a line is malformed, with its number, or if there is none.
     """
     path, clips = Path(path), {}
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"'{path}' is a folder, but clips are read from a list. Write a .jsonl file of lines "
+            '{"video": "a.mp4", "caption": "She reads."}, and give that.'
+        )
     if not path.is_file():
         raise FileNotFoundError(f"There is no list of clips '{path}'.")
     try:
@@ -136,9 +142,12 @@ def convert_consisid(
 
     Raises:
         FileNotFoundError: If `source`, or what it names, is not there.
+        IsADirectoryError: If `source` is a folder.
         ValueError: If a file is not of this layout, or if none of its videos is there.
     """
     source, out = Path(source), Path(out)
+    if source.is_dir():
+        raise IsADirectoryError(f"'{source}' is a folder: give the total_train_data.txt, or a JSON file of captions.")
     if not source.is_file():
         raise FileNotFoundError(f"There is no '{source}': give a total_train_data.txt, or a JSON file of captions.")
     if source.suffix == ".json":

@@ -79,6 +79,9 @@ def test_a_malformed_line_is_named(tmp_path, line, message):
 
 def test_what_is_no_list_is_an_error(tmp_path):
     path = tmp_path / "clips.jsonl"
+    for read in (read_clips, lambda folder: convert_consisid(folder, path)):
+        with pytest.raises(IsADirectoryError, match=f"'{tmp_path}' is a folder"):
+            read(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no list of clips .*clips\.jsonl"):
         read_clips(path)
     path.write_text("\n \n")
