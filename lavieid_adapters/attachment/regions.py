@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..files.images import open_labels
+from ..files.images import check_image, decoding, open_labels
 
 
 def read_regions(sources) -> list[Tensor]:
@@ -38,7 +38,9 @@ def read_region(source) -> Tensor:
     if isinstance(source, str | os.PathLike):
         source = open_labels(source, "region")
     if isinstance(source, Image.Image):
-        source = np.array(source.convert("L"))
+        check_image(source, "A region")
+        with decoding("A region", "cannot be decoded", "save it again"):
+            source = np.array(source.convert("L"))
     if not isinstance(source, np.ndarray | Tensor):
         raise TypeError(f"A region is a {type(source).__name__}, but must be an image, an array or a tensor.")
     # Arrays are copied: PyTorch takes no mirrored and no read-only ones.

@@ -9,12 +9,12 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ..files.digests import part_digest
+from ..files.images import decoding, open_image
 
 FORMAT = "lavieid-shards"
 VERSION = 1
@@ -107,8 +107,15 @@ class Shards:
 
 
 def read_picture(data: bytes) -> np.ndarray:
-    """Return the pixels of one of a sample's pictures: (h, w, 3), or (h, w) of classes."""
-    return np.array(Image.open(io.BytesIO(data)))
+    """Return the pixels of one of a sample's pictures: (h, w, 3), or (h, w) of classes.
+
+    Raises:
+        ValueError: If it is no image, is damaged, or has too many pixels.
+    """
+    name, remedy = "A picture of a sample", "prepare its clip again"
+    image = open_image(data, name, remedy)
+    with decoding(name, "is damaged", remedy):
+        return np.array(image)
 
 
 def read_header(folder: Path) -> dict:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ..files.images import open_labels
+from ..files.images import check_image, decoding, open_labels
 from ..models.identity import FACIAL_COMPONENTS
 
 # A component map holds 0 for none of them, and 1 to 6 for FACIAL_COMPONENTS in their order.
@@ -72,7 +72,9 @@ def read_component_map(source, size: tuple[int, int]) -> np.ndarray:
                 f"component_map is an image of mode {source.mode}, but must be a palette or a grey one, whose values "
                 "are class ids."
             )
-        source = np.asarray(source)
+        check_image(source, "component_map")
+        with decoding("component_map", "cannot be decoded", "save it again"):
+            source = np.asarray(source)
     if not isinstance(source, np.ndarray) or source.dtype.kind not in "biu":
         kind = getattr(source, "dtype", type(source).__name__)
         raise TypeError(f"component_map is {kind}, but must be an image or an array of integers.")

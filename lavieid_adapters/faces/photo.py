@@ -1,32 +1,32 @@
 """A photograph, wherever it comes from: upright, 8-bit RGB, and of a size that was checked before it was decoded."""
 
-import io
 import os
-import time
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
-import requests
 from PIL import Image, ImageOps
-from urllib3.exceptions import HTTPError
 
 from ..files.digests import content_digest
-from ..files.images import check_pixels, decoding, open_image
+from ..files.download import download, shown_url
+from ..files.images import MAX_BYTES, check_bytes, check_image, check_pixels, decoding, open_image, read_file
 
 MIN_SIDE = 64  # the smallest face that is read
 MAX_SIDE = 4096  # what is larger is scaled down: a face is read at 512 pixels
-URL_BYTES, URL_SECONDS = 64 << 20, 20.0
 
 _ORIENTATION = 0x0112  # EXIF's tag
-_HEIC = "HEIC photos need pillow-heif and its register_heif_opener()"
+_ROWS = 512  # that are composed at a time: a whole picture of 64 million pixels three times over takes 768 MB
+_AGAIN = "get the photo again"
 
 
 class Photo:
     """A photograph, decoded when its pixels are first read.
 
     EXIF's rotation is applied, transparency lies on white, 16-bit grey is scaled to 8 bits, and an animation is its
-    current frame, which is the first one when it comes from a file.
+    current frame, which is the first one when it comes from a file. Files are read by `files.images.open_image`: those
+    of photographs, whatever they are called, and HEIC where pillow-heif is installed.
+
+    A URL is fetched within 20 s, also from loopback and private addresses: a service must not pass on the URLs of its
+    users, or sets LAVIEID_PUBLIC_URLS_ONLY=1 in its environment, which refuses these addresses, after redirects too.
 
     Args:
         source: A path, an http(s) URL, a PIL image, an open binary file, or an array (h, w), (h, w, 3) or (h, w, 4) in
@@ -39,14 +39,18 @@ class Photo:
     Raises:
         TypeError, ValueError: If it is none of these, or an array that is no image.
         FileNotFoundError: If there is no such file.
+        IsADirectoryError: If it is a folder.
         OSError: If a download failed.
     """
 
     def __init__(self, source):
-        self.name = f"'{source}'" if isinstance(source, str | os.PathLike) else f"this {type(source).__name__}"
+        self.name = f"this {type(source).__name__}"
+        if isinstance(source, str | os.PathLike):
+            self.name = f"'{shown_url(source) if _is_url(source) else source}'"
         if isinstance(source, Image.Image):
+            check_image(source, self.name)
             _check_size(source.size, self.name)
-            with decoding(self.name, "cannot be decoded", "get the photo again"):
+            with decoding(self.name, "cannot be decoded", _AGAIN):
                 source.load()
                 self._image: bytes | Image.Image = ImageOps.exif_transpose(source)  # a copy: its owner may write to it
             looks = source.getexif().get(_ORIENTATION), source.getpalette(), source.info.get("transparency")
@@ -77,18 +81,20 @@ class Photo:
     def _decoded(self) -> tuple[tuple[int, int], np.ndarray]:
         image = self._image
         if isinstance(image, bytes):
-            image = open_image(io.BytesIO(image), self.name, "get the photo again", f" {_HEIC}.")
+            image = open_image(image, self.name, _AGAIN)
             _check_size(image.size, self.name)
         size = image.size
-        with decoding(self.name, "cannot be decoded", "get the photo again"):
+        with decoding(self.name, "cannot be decoded", _AGAIN):
             if isinstance(self._image, bytes):
                 image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # a JPEG can be decoded at a half or less
             image.load()  # a TIFF turns itself, and a PNG may say at its end how it is turned
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             image = ImageOps.exif_transpose(image)
-        image = _to_rgb(image, self.name)
-        if max(image.size) > MAX_SIDE:
-            image.thumbnail((MAX_SIDE, MAX_SIDE))
+        _check_range(image, self.name)
+        with decoding(self.name, "cannot be converted to RGB", _AGAIN):
+            image = _to_rgb(image)
+            if max(image.size) > MAX_SIDE:
+                image.thumbnail((MAX_SIDE, MAX_SIDE))
         return (size[::-1] if turned else size), np.asarray(image)
 
 
@@ -98,18 +104,26 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         raise ValueError(f"{name} has {size[0]} × {size[1]} pixels, but a face needs at least {MIN_SIDE} a side.")
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _check_range(image: Image.Image, name: str) -> None:
     if image.mode == "F":
         raise ValueError(f"The pixels of {name} are floats of an unknown range: convert it to 8 bits.")
-    if image.mode.startswith("I"):  # 16-bit grey, in PNG and TIFF files
-        wide = np.asarray(image).astype(np.int64)
-        if wide.min() < 0 or wide.max() > 65535:
+    if image.mode == "I":
+        least, most = image.getextrema()
+        if least < 0 or most > 65535:
             raise ValueError(f"The pixels of {name} are integers of an unknown range: convert it to 8 bits.")
-        image = Image.fromarray((wide // 257).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey, in PNG and TIFF files
+        wide = np.asarray(image)
+        image = Image.fromarray(np.floor_divide(wide, 257, out=np.empty(wide.shape, np.uint8), casting="unsafe"))
+    if image.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in image.info:
+        return image.convert("RGB")
+    whole = Image.new("RGB", image.size)
+    for top in range(0, image.height, _ROWS):
+        rows = image.crop((0, top, image.width, min(top + _ROWS, image.height))).convert("RGBA")
+        whole.paste(Image.alpha_composite(Image.new("RGBA", rows.size, "white"), rows).convert("RGB"), (0, top))
+    return whole
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -133,41 +147,22 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array)).copy()
 
 
+def _is_url(source: str | os.PathLike) -> bool:
+    return "://" in str(source)
+
+
 def _read_bytes(source, name: str) -> bytes:
     if hasattr(source, "read"):
         try:
-            data = source.read()
+            data = source.read(MAX_BYTES + 1)
         except UnicodeDecodeError as error:
             raise TypeError(f"{name} gives text: open the photo in binary mode, 'rb'.") from error
         if not isinstance(data, bytes):
             raise TypeError(f"{name} gives {type(data).__name__}: open the photo in binary mode, 'rb'.")
         if not data:
             raise ValueError(f"{name} is empty, or has been read to its end: rewind it with seek(0).")
+        check_bytes(data, name)
         return data
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"A photo is a path, a URL, a PIL image, an array or an open file, not {type(source)}.")
-    if "://" in str(source):
-        return _download(str(source))
-    if not Path(source).is_file():
-        raise FileNotFoundError(f"There is no photo {name}.")
-    return Path(source).read_bytes()
-
-
-def _download(url: str) -> bytes:
-    if not url.lower().startswith(("http://", "https://")):
-        raise ValueError(f"'{url}' is neither http nor https: download it, and give the file.")
-    deadline, data = time.monotonic() + URL_SECONDS, bytearray()
-    try:
-        with requests.get(url, stream=True, timeout=min(5, URL_SECONDS)) as response:
-            response.raise_for_status()
-            while chunk := response.raw.read1(1 << 16, decode_content=True):  # what is there, without waiting for more
-                data += chunk
-                if len(data) > URL_BYTES:
-                    raise ValueError(f"'{url}' has more than {URL_BYTES >> 20} MiB: give a smaller photo.")
-                if time.monotonic() > deadline:
-                    raise requests.Timeout(f"not done after {URL_SECONDS:g} s")
-    except (requests.RequestException, HTTPError) as error:
-        raise OSError(
-            f"Could not download '{url}' ({error}). Check the address, or download the photo and pass the file."
-        ) from error
-    return bytes(data)
+    return download(str(source)) if _is_url(source) else read_file(source, "photo")

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from ..files.digests import content_digest
+from ..files.images import check_image, decoding, read_file
 from ..models.consisid import EVA02_CLIP
 from ..models.facial_encoder import CLIP, LocalFacialEncoder
 from ..models.identity import FACIAL_COMPONENTS, Identity, with_settings
@@ -167,10 +168,10 @@ def _content(component_map) -> str | None:
     if component_map is None:
         return None
     if isinstance(component_map, str | os.PathLike):
-        if not os.path.isfile(component_map):
-            raise FileNotFoundError(f"There is no component_map '{component_map}'.")
-        return content_digest(Path(component_map).read_bytes())
+        return content_digest(read_file(component_map, "component_map"))
     if isinstance(component_map, Image.Image):
-        return content_digest(component_map.mode, component_map.size, component_map.tobytes())
+        check_image(component_map, "component_map")
+        with decoding("component_map", "cannot be decoded", "save it again"):
+            return content_digest(component_map.mode, component_map.size, component_map.tobytes())
     array = np.ascontiguousarray(component_map)
     return content_digest(array.dtype, array.shape, array.tobytes())

@@ -488,6 +488,20 @@ def test_a_bomb_and_a_broken_file_are_refused_by_name(tmp_path, monkeypatch):
         read_region(tmp_path / "mask.png")
 
 
+def test_regions_take_the_door_of_photos(tmp_path):
+    Image.fromarray(np.full((40, 60), 255, np.uint8)).save(tmp_path / "mask.eps")
+    with pytest.raises(ValueError, match=r"region '.*mask\.eps' is not an image in one of the formats"):
+        read_region(tmp_path / "mask.eps")
+    with pytest.raises(ValueError, match="A region is a file in the format EPS"):
+        read_region(Image.open(tmp_path / "mask.eps"))
+    with pytest.raises(IsADirectoryError, match=r"The region '.*' is a folder"):
+        read_region(tmp_path)
+    Image.fromarray(np.full((40, 60), 255, np.uint8)).save(tmp_path / "mask.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "mask.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"A region cannot be decoded \(.*save it again"):
+        read_region(Image.open(tmp_path / "cut.png"))
+
+
 def test_regions_that_are_no_list_are_refused():
     from lavieid_adapters import attach
 

@@ -131,7 +131,7 @@ def test_files_that_hold_no_component_map_are_refused(tmp_path):
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(FileNotFoundError, match=r"nowhere\.png"):
         read_component_map(tmp_path / "nowhere.png", SIZE)
-    with pytest.raises(ValueError, match=r"component_map '.*text\.png' is not an image that Pillow reads"):
+    with pytest.raises(ValueError, match=r"component_map '.*text\.png' is not an image in one of the formats"):
         read_component_map(tmp_path / "text.png", SIZE)
     assert read_component_map(tmp_path / "whole.png", (400, 300)).shape == (300, 400)
     with pytest.raises(ValueError, match=r"component_map '.*cut\.png'"):
@@ -270,3 +270,19 @@ def test_a_map_is_warped_into_the_size_that_is_asked_for():
     assert (moved[5:45, 10:40] == 3).all() and np.count_nonzero(moved) == class_ids.size
     again = warp_map(moved, np.array([[1.0, 0, 10], [0, 1, 5]]), (30, 40), inverse=True)
     np.testing.assert_array_equal(again, class_ids)
+
+
+def test_component_maps_take_the_door_of_photos(tmp_path):
+    classes = Image.fromarray(np.ones((40, 60), np.uint8))
+    classes.save(tmp_path / "map.eps")
+    with pytest.raises(ValueError, match=r"component_map '.*map\.eps' is not an image in one of the formats"):
+        read_component_map(tmp_path / "map.eps", (60, 40))
+    with pytest.raises(ValueError, match="component_map is a file in the format EPS"):
+        image = Image.open(tmp_path / "map.eps")
+        image._mode = "L"  # as those of grey have it
+        read_component_map(image, (60, 40))
+    classes.save(tmp_path / "map.png")
+    assert read_component_map(Image.open(tmp_path / "map.png"), (60, 40)).all()
+    (tmp_path / "cut.png").write_bytes((tmp_path / "map.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"component_map cannot be decoded \(.*save it again"):
+        read_component_map(Image.open(tmp_path / "cut.png"), (60, 40))
