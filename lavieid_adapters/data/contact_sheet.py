@@ -25,7 +25,10 @@ def shard_sheet(shards: Shards, samples: Sequence[int]) -> Image.Image:
         shards: The shards.
         samples: Their places in the index.
     """
-    rows = [_row(shards, i) for i in samples]
+    rows = []
+    for i in samples:
+        with shards.reading(i):
+            rows.append(_row(shards, i))
     width = max(row.width for row in rows) + 2 * _MARGIN
     sheet = Image.new("RGB", (width, _TOP + sum(row.height + _MARGIN for row in rows)), "white")
     draw, header = ImageDraw.Draw(sheet), shards.header

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..faces.components import component_images, component_mask
 from .labels import token_labels
-from .shards import Shards, read_picture
+from .shards import DamagedSample, Shards, read_picture
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # that ask a run to stop
 
@@ -92,6 +92,11 @@ class TrainingSamples(Dataset):
     def __getitem__(self, index_and_place: tuple[int, int]) -> Batch:
         index, place = index_and_place
         members = self.shards.members(index)
+        with self.shards.reading(index):
+            return self._made_of(members, place)
+
+    def _made_of(self, members: Mapping[str, bytes], place: int) -> Batch:
+        """Return the sample of these files at a place of the run."""
         tensors, about = load(members["safetensors"]), json.loads(members["json"])
         wanted, latents = self.format, tensors["latents"]
         # The host's tokens may span frames that do not divide: the first is repeated, as in `token_labels`.
@@ -186,6 +191,9 @@ def batches(samples: TrainingSamples, batch_size: int, *, start: int, stride: in
     """Yield the batches of a process without end, read ahead by `num_workers` processes.
 
     Arguments as in `MicroBatches`.
+
+    Raises:
+        ValueError: If a sample is damaged; it names the shard and the sample.
     """
     order = MicroBatches(samples.shards.sizes, batch_size, samples.format.seed, start, stride)
     context = None
@@ -208,10 +216,18 @@ def batches(samples: TrainingSamples, batch_size: int, *, start: int, stride: in
     # Processes inherit what is blocked when they start; what came in the meantime is delivered afterwards.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if hasattr(signal, "pthread_sigmask") else None
     try:
-        return iter(loader)
+        return _named(iter(loader))
     finally:
         if blocked is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _named(loaded: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield what a loader yields, and take the traceback of its worker out of the message of a damaged sample."""
+    try:
+        yield from loaded
+    except DamagedSample as error:
+        raise DamagedSample(str(error).rpartition("DamagedSample: ")[2].strip()) from error
 
 
 def _leave_signals(worker: int) -> None:

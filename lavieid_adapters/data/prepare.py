@@ -21,7 +21,7 @@ from ..files.digests import part_digest
 from .base_encoders import BaseEncoders, text_length
 from .clips import Clip, Rejected
 from .sample_maker import SampleMaker
-from .shard_writer import FULL_DISK, ShardWriter, finished_keys, naming_full_disk, write_index
+from .shard_writer import FULL_DISK, ShardWriter, finished_keys, mend_shards, naming_full_disk, write_index
 from .shards import FORMAT, HEADER, NULL_PROMPT, PARTS, REJECTED, VERSION, read_header
 from .video import Bucket
 
@@ -49,7 +49,8 @@ def prepare_clips(
     """Encode clips once into shards of training samples: latents, captions, reference, components in every frame.
 
     Samples that `out` holds already are not made again, so a run that was stopped in whatever way goes on when it is
-    repeated. Under `accelerate launch` the processes share the clips; their number may change.
+    repeated; a journal that is missing or cut is made again from the shards. Under `accelerate launch` the processes
+    share the clips; their number may change.
 
     Args:
         clips: The clips, from `read_clips`.
@@ -72,8 +73,8 @@ def prepare_clips(
         The lines of the index and those of the rejected clips; None in other processes than the main one.
 
     Raises:
-        ValueError: If a setting is out of bounds, no clip can be used, `out` holds something else, or `base` or `face`
-            do not fit.
+        ValueError: If a setting is out of bounds, no clip can be used, `out` holds something else or damaged shards,
+            or `base` or `face` do not fit.
         OSError: If a download fails, or if the disk is full.
     """
     if not clips or not buckets:
@@ -106,6 +107,8 @@ def prepare_clips(
             "tiling": tiling,
         }
         _check_folder(out, header)
+        if state.is_main_process:
+            mend_shards(out)  # or samples that a lost journal knew would be made again
         finished = finished_keys(out, rejected=not retry_rejected)
         todo = [clip for clip in clips if clip.key not in finished]
         if todo or not (out / HEADER).is_file():

@@ -5,7 +5,10 @@
 import io
 import json
 import os
-import tarfile
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +18,23 @@ from torch import Tensor
 
 from ..files.digests import part_digest
 from ..files.images import decoding, open_image
+from .archive import read_files
 
 FORMAT = "lavieid-shards"
 VERSION = 1
 HEADER, NULL_PROMPT, INDEX, REJECTED = "shards.json", "null_prompt.safetensors", "index.jsonl", "rejected.jsonl"
 PARTS = ("vae", "text_encoder")  # of the base model, that made the samples
+SIZE = ("frames", "height", "width")
+SHARD_NAME = re.compile(r"shard-(\d{5})-(\d{5})\.tar")
+# Libraries raise these of a sample's damaged files, whatever their bytes lead to.
+_BROKEN = (
+    OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, SyntaxError, EOFError,
+    AssertionError, struct.error, SafetensorError, Image.DecompressionBombError,
+)  # fmt: skip
+
+
+class DamagedSample(ValueError):
+    """A shard's files of one sample that cannot be read."""
 
 
 class Shards:
@@ -44,6 +59,12 @@ class Shards:
         if not (self.folder / INDEX).is_file():
             raise ValueError(f"'{folder}' has no {INDEX}: lavieid prepare has not finished, run it again.")
         self.index = read_lines((self.folder / INDEX).read_bytes(), self.folder / INDEX)
+        for number, line in enumerate(self.index, 1):
+            if "shard" not in line or not all(_count(line.get(name)) and line[name] for name in SIZE):
+                raise ValueError(
+                    f"'{self.folder / INDEX}', line {number} is damaged (no place or no size of a sample): copy it "
+                    "again, or prepare the clips again."
+                )
         if not self.index:
             raise ValueError(f"'{folder}' holds no samples: {REJECTED} says why no clip could be used.")
         ends = {}
@@ -56,6 +77,8 @@ class Shards:
                 found = "is not there" if size is None else f"has {size} bytes of {end}"
                 raise ValueError(f"'{path}' {found}: copy it again, or delete '{folder}' and prepare the clips again.")
         try:
+            if not (self.folder / NULL_PROMPT).is_file():  # a pipe would never end
+                raise FileNotFoundError("no such file")
             self.null_prompt: Tensor = load_file(self.folder / NULL_PROMPT)["prompt_embeds"]
         except (OSError, KeyError, SafetensorError) as error:
             raise ValueError(
@@ -68,7 +91,7 @@ class Shards:
     @property
     def sizes(self) -> list[tuple[int, int, int]]:
         """Frames, height and width of each sample."""
-        return [(line["frames"], line["height"], line["width"]) for line in self.index]
+        return [tuple(line[name] for name in SIZE) for line in self.index]
 
     def members(self, i: int) -> dict[str, bytes]:
         """Return the files of sample `i` by their suffixes, such as "json" or "maps.png".
@@ -80,11 +103,23 @@ class Shards:
         with open(self.folder / line["shard"], "rb") as file:  # for each sample, so that any process may read
             file.seek(line["offset"])
             data = file.read(line["size"])
+        with self.reading(i):
+            return {name.removeprefix(f"{line['key']}."): content for name, content in read_files(data).items()}
+
+    @contextmanager
+    def reading(self, i: int) -> Iterator[None]:
+        """Turn whatever the damaged files of sample `i` lead to into a ValueError that names the shard and the key."""
         try:
-            with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-                return {m.name.removeprefix(f"{line['key']}."): tar.extractfile(m).read() for m in tar}
-        except tarfile.TarError as error:
-            raise ValueError(f"'{self.folder / line['shard']}' is damaged at {line['key']} ({error}).") from error
+            yield
+        except DamagedSample:
+            raise
+        except _BROKEN as error:
+            line = self.index[i]
+            reason = str(error).partition("\n")[0][:200] or type(error).__name__
+            raise DamagedSample(
+                f"'{self.folder / line['shard']}' is damaged at {line['key']} ({reason}). Copy it again, or delete it "
+                "with its lines in the journal and prepare the clips again."
+            ) from error
 
     def check_base(self, base: str | os.PathLike, **hub) -> None:
         """Check that a base model's VAE, and its text encoder if the base is a folder, are those that made the samples.
@@ -94,14 +129,16 @@ class Shards:
             hub: For a Hub repo: `revision`, `token`, `cache_dir`, `local_files_only`.
 
         Raises:
-            ValueError: If one of them is another.
+            ValueError: If one of them is another, or if the header does not say which made them.
             OSError: If the base cannot be had.
         """
         # Training needs no text encoder, whose gigabytes would have to come from the Hub.
         for part in PARTS if os.path.isdir(base) else PARTS[:1]:
+            if not isinstance(self.header.get(part), str):
+                raise ValueError(f"'{self.folder / HEADER}' is damaged (no {part}): copy it again.")
             if part_digest(base, part, **hub) != self.header[part]:
                 raise ValueError(
-                    f"'{self.folder}' was made with the {part} of '{self.header['base']}', which is not that of "
+                    f"'{self.folder}' was made with the {part} of '{self.header.get('base')}', which is not that of "
                     f"'{base}': prepare the clips again with --base {base}."
                 )
 
@@ -130,7 +167,7 @@ def read_header(folder: Path) -> dict:
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
         found = header.get("format"), header.get("version")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"'{path}' is damaged ({error}): copy it again.") from error
     if found != (FORMAT, VERSION):
         raise ValueError(
@@ -141,17 +178,36 @@ def read_header(folder: Path) -> dict:
 
 
 def read_lines(data: bytes, path: Path) -> list[dict]:
-    """Return the objects of a file that holds one per line.
+    """Return the lines of an index or a journal: each is an object, of a sample or of a rejected clip.
 
     Raises:
         ValueError: If a line is damaged.
     """
     lines = []
-    for number, line in enumerate(data.splitlines(), 1):
+    for number, text in enumerate(data.splitlines(), 1):
         try:
-            lines.append(json.loads(line))
-        except ValueError as error:
+            line = json.loads(text)
+            check_line(line)
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"'{path}', line {number} is damaged ({error}): copy it again, or prepare the clips again."
             ) from error
+        lines.append(line)
     return lines
+
+
+def check_line(line: Mapping) -> None:
+    """Raise ValueError if a line of an index or a journal lacks what every reader of it takes."""
+    if not isinstance(line, dict) or not isinstance(line.get("key"), str):
+        raise ValueError("no object with a key")
+    if "shard" not in line:
+        if not all(isinstance(line.get(name), str) for name in ("video", "reason")):
+            raise ValueError("neither a shard nor a reason")
+    elif not isinstance(line["shard"], str) or not SHARD_NAME.fullmatch(line["shard"]):
+        raise ValueError(f"shard {line['shard']!r}")  # a path would lead out of the folder
+    elif not all(_count(line.get(name)) for name in ("offset", "size")):
+        raise ValueError("no offset or no size")
+
+
+def _count(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -64,7 +64,7 @@ class Validation:
         if config.validation:
             self.subjects = _read_subjects(step, config, prompts)
         else:
-            self.subjects = [_sample_subject(shards.members(i)) for i in range(min(2, len(shards)))]
+            self.subjects = [_sample_subject(shards, i) for i in range(min(2, len(shards)))]
 
     @torch.no_grad()
     def __call__(self, folder: Path | None, indices: Sequence[int]) -> None:
@@ -129,11 +129,13 @@ class Validation:
         return pixels, of_frames(routes[-1][-1].float().cpu().numpy(), len(pixels))  # guidance: prompt last
 
 
-def _sample_subject(members: dict[str, bytes]) -> Subject:
-    tensors, about = load(members["safetensors"]), json.loads(members["json"])
-    aligned, component_map = (read_picture(members[f"{name}.png"]) for name in ("aligned", "aligned_map"))
-    embeds, identity = tensors["prompt_embeds"][None], tensors["id_embedding"][None]
-    return Subject(about["caption"], embeds, aligned, component_map, list(about["hidden"]), identity)
+def _sample_subject(shards: Shards, i: int) -> Subject:
+    members = shards.members(i)
+    with shards.reading(i):
+        tensors, about = load(members["safetensors"]), json.loads(members["json"])
+        aligned, component_map = (read_picture(members[f"{name}.png"]) for name in ("aligned", "aligned_map"))
+        embeds, identity = tensors["prompt_embeds"][None], tensors["id_embedding"][None]
+        return Subject(about["caption"], embeds, aligned, component_map, list(about["hidden"]), identity)
 
 
 def encode_prompts(config: TrainingConfig, length: int, device: torch.device) -> list[Tensor]:

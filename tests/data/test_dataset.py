@@ -309,3 +309,17 @@ def test_two_workers_read_what_the_training_process_would_read(shards):
     alone, ahead = (batches(samples, 1, start=2, stride=1, num_workers=workers) for workers in (0, 2))
     for _ in range(9):
         assert_same(next(alone), next(ahead))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("name", ["json", "safetensors", "maps.png", "aligned.png", "aligned_map.png"])
+def test_a_damaged_file_of_a_sample_ends_in_one_line_that_names_the_shard_and_the_sample(tmp_path, name, workers):
+    shards = Shards(write_shards(tmp_path, [SMALL]))
+    line = shards.index[0]
+    path = tmp_path / line["shard"]
+    content = shards.members(0)[name]
+    path.write_bytes(path.read_bytes().replace(content, content[:9] + bytes(len(content) - 9)))
+    samples = TrainingSamples(Shards(tmp_path), sample_format())
+    with pytest.raises(ValueError, match=rf"^'.*{line['shard']}' is damaged at {line['key']} \(") as caught:
+        next(batches(samples, 1, start=0, stride=1, num_workers=workers))
+    assert "Traceback" not in str(caught.value) and "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lavieid_adapters.data.shard_writer import ShardWriter, finished_keys, write_index
+from lavieid_adapters.data.shard_writer import ShardWriter, finished_keys, mend_shards, write_index
 
 
 def sample(i: int) -> tuple[str, dict[str, bytes], dict]:
@@ -183,3 +183,173 @@ def test_a_shard_of_no_samples_is_refused_before_a_file_is_written(tmp_path):
     with pytest.raises(ValueError, match=r"samples_per_shard is 0, but must be at least 1\."):
         ShardWriter(tmp_path, samples_per_shard=0)
     assert not list(tmp_path.iterdir())
+
+
+# what a journal does not know
+
+
+def whole_sample(i: int) -> tuple[str, dict[str, bytes], dict]:
+    """A sample that says itself what its line is to say, as those that are prepared do."""
+    line = {"video": f"{i}.mp4", "person": None, "frames": 9, "height": 64, "width": 96 + i}
+    return f"{i:016x}", {"json": json.dumps({**line, "caption": "x"}).encode(), "maps.png": bytes(700 * i + 1)}, line
+
+
+def prepared(folder, keys=range(8), rank: int = 0):
+    folder.mkdir(exist_ok=True)
+    with ShardWriter(folder, rank, 3) as writer:
+        for i in keys:
+            writer.write(*whole_sample(i))
+    return folder
+
+
+JOURNAL = "journal-00000.jsonl"
+
+
+def kept_lines(count: int, more: bytes = b""):
+    def harm(path):
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:count]) + more)
+
+    return harm
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        os.unlink,
+        *[kept_lines(count, more) for count in range(8) for more in (b"", b'{"key": "0')],
+        lambda path: path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[3:])),
+        lambda path: path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[::2])),
+    ],
+)
+def test_a_journal_that_was_lost_or_cut_is_made_again_from_the_tars(tmp_path, harm):
+    """The tars stay as they are, byte for byte, and no sample is left out or made again."""
+    folder = prepared(tmp_path / "out")
+    before = files(folder)
+    harm(folder / JOURNAL)
+    mend_shards(folder)
+    after = files(folder)
+    known = lambda data: sorted(data.splitlines())  # noqa: E731
+    assert known(after.pop(JOURNAL)) == known(before.pop(JOURNAL))
+    assert after == before
+    assert finished_keys(folder) == {f"{i:016x}" for i in range(8)}
+    prepared(folder, [8])
+    prepared(tmp_path / "nine", range(9))
+    assert {k: v for k, v in files(folder).items() if k != JOURNAL} == {
+        k: v for k, v in files(tmp_path / "nine").items() if k != JOURNAL
+    }
+
+
+def test_a_run_that_was_killed_and_whose_journal_is_lost_loses_no_more_than_the_torn_sample(tmp_path):
+    folder = prepared(tmp_path / "out")
+    path = folder / "shard-00000-00002.tar"
+    before = path.read_bytes()
+    path.write_bytes(before[: -len(bytes(1024)) - 600])
+    (folder / JOURNAL).unlink()
+    usable, _ = write_index(folder)
+    assert [line["width"] for line in usable] == [96 + i for i in range(7)]
+    prepared(folder, [7])
+    assert path.read_bytes() == before
+
+
+def test_shards_whose_journals_are_all_lost_are_indexed(tmp_path):
+    folder = prepared(prepared(tmp_path / "out"), range(8, 12), rank=3)
+    expected = write_index(folder)
+    for path in folder.glob("journal*"):
+        path.unlink()
+    assert write_index(folder) == expected and len(expected[0]) == 12
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_damage_before_other_samples_stops_it_and_changes_nothing(tmp_path, journal):
+    folder = prepared(tmp_path / "out")
+    path = folder / "shard-00000-00000.tar"
+    path.write_bytes(path.read_bytes()[:40] + bytes(100) + path.read_bytes()[140:])
+    if journal:
+        kept_lines(0)(folder / JOURNAL)
+    else:
+        (folder / JOURNAL).unlink()
+    before = files(folder)
+    with pytest.raises(ValueError, match=r"shard-00000-00000\.tar' holds something between bytes 0 and \d+ that its"):
+        mend_shards(folder)
+    assert {k: v for k, v in files(folder).items() if v or k != JOURNAL} == {
+        k: v for k, v in before.items() if v or k != JOURNAL
+    }
+
+
+def test_whole_samples_that_do_not_say_what_they_are_stop_it(tmp_path, whole):
+    (tmp_path / "whole" / JOURNAL).unlink()
+    with pytest.raises(ValueError, match=r"shard-00000-00000\.tar' holds something .* does not know \('video'\)"):
+        ShardWriter(tmp_path / "whole")
+    assert {k: v for k, v in files(tmp_path / "whole").items() if v} == {k: whole[k] for k in whole if k != JOURNAL}
+
+
+def test_a_file_that_is_no_tar_is_set_aside_and_not_deleted(tmp_path):
+    folder = prepared(tmp_path / "out")
+    foreign = os.urandom(5000)
+    (folder / "shard-00000-00009.tar").write_bytes(foreign)
+    mend_shards(folder)
+    assert not (folder / "shard-00000-00009.tar").exists()
+    assert (folder / ".shard-00000-00009.tar.unreadable").read_bytes() == foreign
+
+
+@pytest.mark.parametrize("act", [finished_keys, write_index, mend_shards, ShardWriter])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+def test_a_journal_that_is_no_file_of_its_own_is_refused_and_its_target_left_alone(tmp_path, act, kind):
+    folder, target = prepared(tmp_path / "out"), tmp_path / "target"
+    (folder / JOURNAL).unlink()
+    if kind == "link":
+        target.write_text("years of work")
+    if kind.endswith("link"):
+        (folder / JOURNAL).symlink_to(target)
+    else:
+        {"pipe": os.mkfifo, "folder": os.mkdir}[kind](folder / JOURNAL)
+    before = {path.name: path.read_bytes() for path in folder.glob("*.tar")}
+    with pytest.raises(OSError, match=r"journal-00000\.jsonl' is (a symbolic link|no regular file)"):
+        act(folder)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.tar")} == before
+    assert (target.read_text() == "years of work") if kind == "link" else not target.exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_shard_to_write_to_that_is_no_file_of_its_own_is_refused(tmp_path, kind):
+    folder, target = prepared(tmp_path / "out"), tmp_path / "target"
+    path = folder / "shard-00000-00002.tar"
+    path.rename(target)
+    content = target.read_bytes()
+    if kind == "link":
+        path.symlink_to(target)
+    else:
+        os.mkfifo(path)
+    with pytest.raises(OSError, match=r"shard-00000-00002\.tar' is (a symbolic link|no regular file)"):
+        prepared(folder, [8])
+    assert target.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000,
+        b"7",
+        b"{}",
+        b'{"key": 5}',
+        b'{"key": "a"}',
+        b'{"key": "a", "video": "v", "reason": []}',
+        b'{"key": "a", "shard": "../../etc/passwd", "offset": 0, "size": 1}',
+        b'{"key": "a", "shard": ["shard"], "offset": 0, "size": 1}',
+        b'{"key": "a", "shard": "shard-00000-00000.tar", "offset": -1, "size": 1}',
+        b'{"key": "a", "shard": "shard-00000-00000.tar", "offset": 0, "size": true}',
+        b'{"key": "a", "shard": "shard-00000-00000.tar", "offset": 0}',
+        b"\xff\xfe",
+    ],
+    ids=lambda line: line[:60].decode(errors="replace"),
+)
+def test_whatever_is_no_line_of_a_journal_is_named(tmp_path, line):
+    folder = prepared(tmp_path / "out")
+    with open(folder / JOURNAL, "ab") as file:
+        file.write(line + b"\n")
+    before = files(folder)
+    for act in (finished_keys, write_index, ShardWriter):
+        with pytest.raises(ValueError, match=r"journal-00000\.jsonl', line 9 is damaged"):
+            act(folder)
+    assert files(folder) == before

@@ -94,6 +94,22 @@ def cut(name, size):
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:size])
 
 
+def pipe(name):
+    return lambda folder: (os.unlink(folder / name), os.mkfifo(folder / name))
+
+
+def text(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
+def line(**changes):
+    def harm(folder):
+        first, *rest = (folder / "index.jsonl").read_text().splitlines()
+        (folder / "index.jsonl").write_text("\n".join([json.dumps({**json.loads(first), **changes}), *rest]))
+
+    return harm
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -108,6 +124,18 @@ def cut(name, size):
         (cut("shard-00000-00001.tar", 700), r"shard-00000-00001\.tar' has 700 bytes of \d+: copy it again"),
         (remove("null_prompt.safetensors"), r"null_prompt\.safetensors' is missing or damaged"),
         (cut("null_prompt.safetensors", 20), r"null_prompt\.safetensors' is missing or damaged"),
+        (pipe("null_prompt.safetensors"), r"null_prompt\.safetensors' is missing or damaged"),
+        (pipe("index.jsonl"), r"has no index\.jsonl"),
+        (pipe("shards.json"), r"has no shards\.json"),
+        (pipe("shard-00000-00001.tar"), r"shard-00000-00001\.tar' is not there"),
+        (text("shards.json", "[" * 100_000), r"shards\.json' is damaged"),
+        (text("index.jsonl", "[" * 100_000), r"index\.jsonl', line 1 is damaged"),
+        (text("index.jsonl", "5"), r"index\.jsonl', line 1 is damaged"),
+        (text("index.jsonl", '{"key": "a", "video": "b", "reason": "c"}'), "line 1 is damaged .no place or no size"),
+        (line(frames=None), "line 1 is damaged .no place or no size"),
+        (line(height=0), "line 1 is damaged .no place or no size"),
+        (line(offset="0"), "line 1 is damaged .no offset or no size"),
+        (line(shard="../shard-00000-00001.tar"), "line 1 is damaged .shard"),
     ],
 )
 def test_what_is_no_whole_set_of_shards_is_refused_at_the_door(folder, harm, message):
@@ -132,3 +160,23 @@ def test_damage_inside_a_shard_is_named_when_it_is_read(folder):
     with pytest.raises(ValueError, match=rf"{line['shard']}' is damaged at {line['key']}"):
         shards.members(2)
     assert shards.members(1) == members(1)
+
+
+@pytest.mark.parametrize("file", [0, 1, 2])
+def test_damage_of_any_header_of_a_sample_is_named(folder, file):
+    """`tarfile` stops without a word at a header that is damaged behind the first."""
+    shards = Shards(folder)
+    line = shards.index[2]
+    path = folder / line["shard"]
+    data = bytearray(path.read_bytes())
+    header = data.index(f"{line['key']}.{list(members(2))[file]}".encode())
+    data[header + 110] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=rf"{line['shard']}' is damaged at {line['key']}"):
+        shards.members(2)
+
+
+def test_a_header_that_does_not_say_which_base_made_them_is_named(folder):
+    header(vae=None)(folder)
+    with pytest.raises(ValueError, match=r"shards\.json' is damaged \(no vae\)"):
+        Shards(folder).check_base("me/base")
