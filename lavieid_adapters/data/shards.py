@@ -2,7 +2,6 @@
 
 # n tokens of a prompt · d their width
 
-import io
 import json
 import os
 import re
