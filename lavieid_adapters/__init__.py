@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .attachment.attach import attach as attach
     from .attachment.attach import attach_lavieid as attach_lavieid
+    from .attachment.attach import detach_lavieid as detach_lavieid
+    from .attachment.attach import get_lavieid as get_lavieid
     from .attachment.lavieid import LaVieID as LaVieID
     from .attachment.router_handle import RouterHandle as RouterHandle
     from .data.clips import read_clips as read_clips
@@ -82,10 +84,12 @@ _HOME = {
     "attach_lavieid": "attachment.attach",
     "bootstrap_interval": "evaluation.metrics",
     "component_overlay": "visualize.overlays",
+    "detach_lavieid": "attachment.attach",
     "diffusion_loss": "training.losses",
     "face_similarity": "evaluation.metrics",
     "flicker": "evaluation.metrics",
     "frechet_distance": "evaluation.metrics",
+    "get_lavieid": "attachment.attach",
     "lavieid_loss": "training.losses",
     "prepare_clips": "data.prepare",
     "read_clips": "data.clips",

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..hosts.host import Host, activation_dtype, find_blocks, token_width
+from ..hosts.host import Host, activation_dtype, find_block, find_blocks, token_width
 from ..hosts.host_table import find_host
 from ..hosts.pipeline import HostPipeline, VideoPipeline
 from ..hosts.pipeline_table import find_pipeline
@@ -17,8 +17,9 @@ from ..models.checks import whole
 from ..models.facial_encoder import LocalFacialEncoder
 from ..models.local_router import LocalRouter
 from ..models.tam import TAM
+from .attached import DEFAULT, noted
 from .lavieid import LaVieID
-from .router_handle import RouterHandle
+from .router_handle import RouterHandle, attached_handles
 
 _OWN = "lavieid"  # folder of the adapters that a base brings with it
 
@@ -35,8 +36,12 @@ def attach(
     *,
     host: Host | None = None,
     names: Sequence[str] | None = None,
+    adapter_name: str = DEFAULT,
 ) -> RouterHandle:
     """Let a local router steer the video tokens that leave one block of a transformer (eq. 3).
+
+    Attaching again to the same block replaces the router there, so that a notebook's cell may run twice. Routers by
+    several names act one after another.
 
     Args:
         router: The router; moved to the transformer's device. Its dtype may be any: results have that of the
@@ -45,15 +50,22 @@ def attach(
         block_idx: The block; negative from the last.
         host: Description of the transformer, if this library and diffusers do not know it.
         names: Names of the components for `component_scales`; `FACIAL_COMPONENTS` for six if None.
+        adapter_name: Name among the routers of the block. A router there by this name is detached.
 
     Returns:
         The handle, which has the identity, the strength and `detach`.
 
     Raises:
         ValueError: If the blocks or their video stream are not known, the block is not there, the widths differ, or
-            the router is on it already.
+            the router is on it already by another name. The router before stays then.
     """
-    return RouterHandle(router, transformer, block_idx, host or find_host(transformer), names)
+    host = host or find_host(transformer)
+    on_block = attached_handles(find_block(transformer, host, block_idx))
+    before = [handle for handle in on_block if handle.adapter_name == adapter_name]
+    handle = RouterHandle(router, transformer, block_idx, host, names, adapter_name=adapter_name, replaces=before)
+    for other in before:
+        other.give_way()
+    return handle
 
 
 def attach_lavieid(
@@ -64,6 +76,7 @@ def attach_lavieid(
     names: Sequence[str] | None = None,
     host: Host | None = None,
     pipeline: VideoPipeline | None = None,
+    adapter_name: str = DEFAULT,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike | None = None,
@@ -75,6 +88,9 @@ def attach_lavieid(
     Where TAM refines what `pipe.vae` decodes, it does so for all that this VAE decodes, for other pipelines too, until
     it is detached.
 
+    Attaching again to the same pipeline replaces what is attached, so that a notebook's cell may run twice; the new one
+    has no identity yet. `get_lavieid(pipe)` returns what is attached, and `detach_lavieid(pipe)` detaches it.
+
     Args:
         pipe: A video pipeline of diffusers, whose models are loaded, or any other that `pipeline` describes.
         adapters: A Hub repo, a folder, or built adapters (one, several, or by the names "router", "encoder", "tam").
@@ -84,6 +100,7 @@ def attach_lavieid(
         names: Names of the components, if they are not the `FACIAL_COMPONENTS`.
         host: Description of the pipe's transformers, if this library and diffusers do not know them.
         pipeline: Description of the pipe, if this library does not know it.
+        adapter_name: Name on the pipe. Adapters by several names act together, each with an identity of its own.
         revision, token, cache_dir, local_files_only, force_download: For a Hub repo. The models that read photos take
             `token`, `cache_dir` and `local_files_only` as well.
 
@@ -92,7 +109,7 @@ def attach_lavieid(
 
     Raises:
         ValueError, TypeError: If the pipeline is not supported, or the adapters do not fit it; the pipeline is
-            untouched then.
+            as it was then.
         OSError: If the adapters cannot be downloaded.
     """
     described = HostPipeline(pipe, pipeline or find_pipeline(pipe))
@@ -123,7 +140,32 @@ def attach_lavieid(
         metadata = saved.checked_against(base, asked, blocks)
     photo_models = {name: hub[name] for name in ("token", "cache_dir", "local_files_only") if name in hub}
     notices = [_UNTRAINED] if fresh else []
-    return LaVieID(described, by_name(adapters), metadata, host=host, names=names, hub=photo_models, notices=notices)
+    return LaVieID(
+        described, by_name(adapters), metadata, host=host, names=names, hub=photo_models, notices=notices,
+        adapter_name=adapter_name,
+    )  # fmt: skip
+
+
+def get_lavieid(pipe, adapter_name: str = DEFAULT) -> LaVieID | None:
+    """Return the `LaVieID` that `attach_lavieid` made of this pipeline; None if there is none.
+
+    Args:
+        pipe: The pipeline.
+        adapter_name: The name under which it was attached.
+    """
+    return noted(pipe).get(adapter_name)
+
+
+def detach_lavieid(pipe, adapter_name: str | None = None) -> None:
+    """Detach what `attach_lavieid` attached to a pipeline, though its `LaVieID` is lost; nothing happens without one.
+
+    Args:
+        pipe: The pipeline.
+        adapter_name: The name under which it was attached; all of them if None.
+    """
+    for name, lavieid in noted(pipe).items():
+        if adapter_name in (None, name):
+            lavieid.detach()
 
 
 def fresh_adapter(

@@ -19,6 +19,7 @@ class Handle:
 
     def __init__(self):
         self._attached, self._enabled = True, True
+        self._end = "detached"
 
     @property
     def enabled(self) -> bool:
@@ -57,6 +58,11 @@ class Handle:
             self._attached = False
             self._take_off()
 
+    def give_way(self) -> None:
+        """Detach, because something that was attached later has taken its place."""
+        self._end = "replaced by a later attach"
+        self.detach()
+
     def _switch(self, value: bool) -> None:
         """Set `enabled`, with whatever a class derives from it."""
         self._enabled = value
@@ -75,10 +81,11 @@ class Handle:
 
     def _need_attached(self) -> None:
         if not self._attached:
-            raise ValueError(f"This {type(self).__name__} has been detached. Attach its adapters again.")
+            remedy = "Attach its adapters again." if self._end == "detached" else "Use what that returned."
+            raise ValueError(f"This {type(self).__name__} has been {self._end}. {remedy}")
 
     def __repr__(self) -> str:
-        return self._describe() if self._attached else f"{type(self).__name__}(detached)"
+        return self._describe() if self._attached else f"{type(self).__name__}({self._end})"
 
     def __reduce_ex__(self, protocol):
         # A hook's wrapper holds the host that it was made for: a copy of the host would run blocks of the original.

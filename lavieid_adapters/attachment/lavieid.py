@@ -19,6 +19,7 @@ from ..models.facial_encoder import LocalFacialEncoder
 from ..models.identity import Identity
 from ..models.local_router import LocalRouter
 from ..models.tam import TAM
+from .attached import DEFAULT, forget, note, noted
 from .handle import Handle
 from .identities import check_settings, read_identities
 from .router_handle import RouterHandle
@@ -42,6 +43,7 @@ class LaVieID(StrengthSettings):
         names: Names of the components; `FACIAL_COMPONENTS` for six if None.
         hub: `token`, `cache_dir` and `local_files_only` for the models that read photos.
         notices: Warnings that are given when an adapter first acts.
+        adapter_name: Name on the pipeline. What is attached to it by this name is detached, unless this one fails.
 
     Attributes:
         pipe: The pipeline of diffusers.
@@ -64,6 +66,7 @@ class LaVieID(StrengthSettings):
         names: Sequence[str] | None = None,
         hub: Mapping[str, Any] | None = None,
         notices: Sequence[str] = (),
+        adapter_name: str = DEFAULT,
     ):
         super().__init__()
         self.pipe, self.metadata, self._pipeline = pipeline.pipe, metadata, pipeline
@@ -74,15 +77,22 @@ class LaVieID(StrengthSettings):
         self.tam_handle: TAMHandle | None = None
         self._hub = dict(hub or {})
         self._reader: IdentityReader | None = None
+        self.adapter_name, before = adapter_name, noted(pipeline.pipe).get(adapter_name)
+        replaces = () if before is None else before.handles
         notices, strength = list(notices), None
         try:
             for transformer in pipeline.transformers if self.router is not None else ():
                 place = transformer, metadata.block_idx, host or find_host(transformer), names
-                handle = RouterHandle(self.router, *place, pipeline=pipeline, strength=strength, notices=notices)
+                handle = RouterHandle(
+                    self.router, *place, pipeline=pipeline, strength=strength, notices=notices, replaces=replaces
+                )
                 self.handles.append(handle)
                 strength = handle.strength
             if self.tam is not None:
                 self.tam_handle = TAMHandle(self.tam, pipeline, notices)
+            if before is not None:
+                before.give_way()
+            note(self)
         except BaseException:
             self.detach()
             raise
@@ -277,8 +287,9 @@ class LaVieID(StrengthSettings):
     def _take_off(self) -> None:
         self._reader = None
         with contextlib.ExitStack() as stack:
+            stack.callback(forget, self)
             for handle in self._handles():
-                stack.callback(handle.detach)
+                stack.callback(handle.give_way if self._end != "detached" else handle.detach)
 
     def _describe(self) -> str:
         lines = [f"LaVieID on {self._pipeline.name}"]

@@ -9,7 +9,7 @@ the block, which calls the handles of all routers on it, to `RouterHandle.steer`
 import inspect
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -33,22 +33,26 @@ _HOOK = "lavieid_router"  # name of a block's `StreamHook` in its registry
 class StreamHook(ModelHook):
     """Passes the video stream that leaves a block through the handles of its routers, in the order of attaching."""
 
-    def __init__(self, stream: int):
+    def __init__(self):
         super().__init__()
-        self.stream = stream
         self.handles: list[RouterHandle] = []
+
+    @property
+    def stream(self) -> int:
+        """Index of the video stream among the block's outputs, on which all handles agree."""
+        return self.handles[0].stream
 
     def post_forward(self, module: nn.Module, output):
         """Return the block's output with the steered stream in it."""
-        type_of_output = type(output)  # maybe a named tuple
-        stream = output[self.stream] if isinstance(output, tuple) else output
+        type_of_output, index = type(output), self.stream  # maybe a named tuple
+        stream = output[index] if isinstance(output, tuple) else output
         recorded = False
         for handle in self.handles:
             recorded = recorded or handle.records_stream
         for handle in self.handles:
             stream = handle.steer(stream, overwrite=not recorded)  # which may be what an earlier handle recorded
         if isinstance(output, tuple):
-            output = (*output[: self.stream], stream, *output[self.stream + 1 :])
+            output = (*output[:index], stream, *output[index + 1 :])
             return type_of_output._make(output) if hasattr(type_of_output, "_make") else output
         return stream
 
@@ -67,9 +71,12 @@ class RouterHandle(StrengthSettings):
         pipeline: Pipeline of the transformer, which tells guidance passes and the progress of a run.
         strength: Strength of another handle of the router, to be shared.
         notices: Warnings that are given, once, when the router first acts; the list may be shared.
+        adapter_name: Name among the routers of a block; None if a `LaVieID` has it.
+        replaces: Handles that are taken off next, and so are in nobody's way.
 
     Attributes:
         router, transformer, block_idx, block: The router and its place.
+        stream: Index of the video stream among the block's outputs.
         context: Context of the transformer's latest forward.
 
     Raises:
@@ -88,6 +95,8 @@ class RouterHandle(StrengthSettings):
         pipeline: HostPipeline | None = None,
         strength: Strength | None = None,
         notices: list[str] | None = None,
+        adapter_name: str | None = None,
+        replaces: Collection["RouterHandle"] = (),
     ):
         super().__init__()
         block = find_block(transformer, host, block_idx)
@@ -99,19 +108,22 @@ class RouterHandle(StrengthSettings):
                 f"The router is {router.config.dim} wide, but the video tokens of {type(transformer).__name__} are "
                 f"{width}. Use a router made for it, such as LocalRouter(dim={width})."
             )
-        hook = getattr(block, "_diffusers_hook", None) and block._diffusers_hook.get_hook(_HOOK)
-        if hook and any(handle.router is router for handle in hook.handles):
+        staying = [handle for handle in attached_handles(block) if not any(handle is other for other in replaces)]
+        if any(handle.router is router for handle in staying):
             raise ValueError(
                 f"This router is attached to block {block_idx} already. Detach it first, or attach another one."
             )
-        if hook and hook.stream != stream:
-            raise ValueError(f"stream is {stream}, but a router on block {block_idx} says {hook.stream}. Say the same.")
+        if staying and staying[0].stream != stream:
+            raise ValueError(
+                f"stream is {stream}, but a router on block {block_idx} says {staying[0].stream}. Say the same."
+            )
 
         device = weights_device(block)
         if device is not None:
             router.place(device)
         self.router, self.transformer, self.block = router, transformer, block
         self.block_idx = whole("block_idx", block_idx)
+        self.stream, self.adapter_name = stream, adapter_name
         self._strength = Strength(names, device) if strength is None else strength
         self.context = ForwardContext.unknown(host)
         self._host, self._pipeline, self._notices = host, pipeline, [] if notices is None else notices
@@ -123,10 +135,11 @@ class RouterHandle(StrengthSettings):
         self._switch(True)
         self._argument_names = list(inspect.signature(type(unwrap_module(transformer)).forward).parameters)[1:]
 
+        hook = _stream_hook(block)
         self._pre_hook = transformer.register_forward_pre_hook(self._before_forward, with_kwargs=True)
         try:
-            if not hook:
-                hook = StreamHook(stream)
+            if hook is None:
+                hook = StreamHook()
                 insert_innermost(block, hook, _HOOK)
         except BaseException:
             self._pre_hook.remove()
@@ -356,6 +369,17 @@ def _checked_grid(grid: Grid) -> Grid:
         raise TypeError(f"grid is {grid!r}, but must be three whole numbers. Pass (frames, height, width).")
     frames, height, width = (size("grid", value) for value in grid)
     return frames, height, width
+
+
+def attached_handles(block: nn.Module) -> list[RouterHandle]:
+    """Return the handles of the routers on a block, in the order of attaching."""
+    hook = _stream_hook(block)
+    return [] if hook is None else list(hook.handles)
+
+
+def _stream_hook(block: nn.Module) -> StreamHook | None:
+    registry = getattr(block, "_diffusers_hook", None)
+    return None if registry is None else registry.get_hook(_HOOK)
 
 
 def _in_backward() -> bool:

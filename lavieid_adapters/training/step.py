@@ -64,7 +64,7 @@ class TrainingStep:
         self._rotary: dict[tuple, object] = {}
         self.handle = None
         if self.router is not None:
-            self.handle = attach(self.router, pipe.transformer, config.block_idx)
+            self.handle = attach(self.router, pipe.transformer, config.block_idx, adapter_name="training")
         # LoRA may be on any block; else gradients begin behind the router.
         behind = 0 if config.lora_rank else config.block_idx % len(self._blocks) + 1
         self.checkpointing = BlockCheckpointing(self._blocks, behind, config.checkpointing)

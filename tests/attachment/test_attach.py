@@ -133,7 +133,7 @@ def test_bad_attachments_are_refused_and_leave_no_trace(model):
         attach(router, model, names=["face", "hair"])
     assert trace(model) == before
     with attach(router, model), pytest.raises(ValueError, match="attached to block 0 already"):
-        attach(router, model)
+        attach(router, model, adapter_name="other")
     assert trace(model) == before
 
 

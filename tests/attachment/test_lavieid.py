@@ -176,7 +176,7 @@ def test_works_again_after_an_exception_in_a_run(pipe, adapters, error, where):
 def test_two_on_one_pipe_act_both_and_detach_in_any_order(pipe, adapters):
     base = generate(pipe)
     first = attach_lavieid(pipe, adapters)
-    second = attach_lavieid(pipe, {"router": tiny.router(5), "tam": tiny.tam(5)})
+    second = attach_lavieid(pipe, {"router": tiny.router(5), "tam": tiny.tam(5)}, adapter_name="second")
     first.set_identity(tiny.tokens(seed=1))
     second.set_identity(tiny.tokens(seed=2))
     both = generate(pipe)

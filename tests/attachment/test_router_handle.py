@@ -249,7 +249,7 @@ def test_two_routers_act_in_the_order_of_attaching_and_leave_in_any(model):
     streams = []
     model.transformer_blocks[0].register_forward_hook(lambda module, args, out: streams.append(out[0]))
     run(model)
-    handles = [attach(first, model), attach(second, model)]
+    handles = [attach(first, model), attach(second, model, adapter_name="second")]
     for handle, seed in zip(handles, (1, 2), strict=True):
         handle.set_tokens(tiny.tokens(seed=seed))
     both = run(model)
@@ -395,7 +395,7 @@ def test_records_the_stream_of_a_router_that_does_not_act(model, quiet):
 
 
 def test_two_routers_record_what_each_of_them_meets(model):
-    with attach(tiny.router(1), model) as first, attach(tiny.router(2), model) as second:
+    with attach(tiny.router(1), model) as first, attach(tiny.router(2), model, adapter_name="second") as second:
         first.set_tokens(tiny.tokens())
         second.set_tokens(tiny.tokens())
         with first.record_stream() as before, second.record_stream() as between:
@@ -728,7 +728,7 @@ def test_what_one_handle_records_is_not_overwritten_by_another(model, recording,
     model.transformer_blocks[0].forward = lambda *args, **kwargs: (
         leaving.append((output := own(model.transformer_blocks[0], *args, **kwargs))[0].clone()) or output
     )
-    with torch.no_grad(), attach(routers[0], model) as first, attach(routers[1], model) as second:
+    with torch.no_grad(), attach(routers[0], model) as first, attach(routers[1], model, adapter_name="b") as second:
         first.set_tokens(tiny.tokens(seed=1))
         second.set_tokens(tiny.tokens(seed=2))
         first.enabled = first_acts

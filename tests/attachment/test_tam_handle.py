@@ -92,7 +92,7 @@ def test_offloaded_vae_takes_tam_off_the_device_with_it(pipe, adapters):
 
 
 def test_refined_latents_can_be_saved_and_two_tams_each_act_once(pipe, adapters, tmp_path):
-    with attach_lavieid(pipe, adapters["tam"]) as first, attach_lavieid(pipe, tiny.tam(7)) as second:
+    with attach_lavieid(pipe, adapters["tam"]) as first, attach_lavieid(pipe, tiny.tam(7), adapter_name="b") as second:
         latents = tiny.latents(1, 3, 4, 8, 12)
         by_hand = second.refine(first.refine(latents))
         torch.save(by_hand, tmp_path / "latents.pt")

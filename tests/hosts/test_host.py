@@ -103,7 +103,7 @@ def test_routers_of_one_block_that_say_other_streams_are_refused():
         attach(tiny.router(), model, host=Host("transformer_blocks")),
         pytest.raises(ValueError, match="stream is 0, but a router on block 0 says 1"),
     ):
-        attach(tiny.router(), model, host=Host("transformer_blocks", stream=0))
+        attach(tiny.router(), model, host=Host("transformer_blocks", stream=0), adapter_name="other")
 
 
 def test_a_description_that_contradicts_itself_is_refused():
