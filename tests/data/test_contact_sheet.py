@@ -17,7 +17,7 @@ from lavieid_adapters.data.contact_sheet import shard_sheet
 from lavieid_adapters.data.person import person_maps
 from lavieid_adapters.data.sample_maker import _members, previewed
 from lavieid_adapters.data.shard_writer import ShardWriter, write_index
-from lavieid_adapters.data.shards import Shards
+from lavieid_adapters.data.shards import SIZE, Shards
 from lavieid_adapters.faces.components import PALETTE
 
 MARGIN, TOP, WIDTH, GAP = 24, 64, 240, 8
@@ -41,7 +41,8 @@ def shards(tmp_path):
         save_file({"prompt_embeds": torch.zeros(1, 1)}, tmp_path / "null_prompt.safetensors")
         with ShardWriter(tmp_path) as writer:
             for i, sample in enumerate(samples):
-                writer.write(f"{i:016x}", members(*sample), {})
+                frames = np.stack(sample[0])
+                writer.write(f"{i:016x}", members(*sample), dict(zip(SIZE, frames.shape[:3], strict=True)))
         write_index(tmp_path)
         return Shards(tmp_path)
 
