@@ -770,8 +770,8 @@ class Output(NamedTuple):
 
 
 def test_a_block_that_gives_a_named_tuple_goes_on_giving_it():
-    hook = StreamHook(0)
-    hook.handles.append(SimpleNamespace(records_stream=False, steer=lambda stream, overwrite: 2 * stream))
+    hook = StreamHook()
+    hook.handles.append(SimpleNamespace(stream=0, records_stream=False, steer=lambda stream, overwrite: 2 * stream))
     output = hook.post_forward(torch.nn.Identity(), Output(torch.ones(1), torch.zeros(1)))
     assert isinstance(output, Output) and output.video == 2 and output.text == 0
 
